@@ -1,0 +1,149 @@
+"""Study configuration: merge, defaults, strict validation, cross-checks."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flopstat.errors import InputError
+
+Config = dict[str, Any]
+
+ROOT = Path(__file__).resolve().parents[2]
+SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
+
+
+@functools.cache
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a study, with a description and a default for every key."""
+    loaded: dict[str, Any] = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+    return loaded
+
+
+def merge(base: Config, overlay: Config) -> Config:
+    """Deep merge as Snakemake does it: dictionaries merge, lists and values of the overlay replace."""
+    out = dict(base)
+    for key, value in overlay.items():
+        old = out.get(key)
+        out[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return out
+
+
+def _fill(value: Any, node: dict[str, Any]) -> None:
+    """Fill the schema's defaults into `value`, in place, at every depth."""
+    if isinstance(value, dict):
+        for key, child in node.get("properties", {}).items():
+            if key not in value and "default" in child:
+                value[key] = copy.deepcopy(child["default"])
+            if key in value:
+                _fill(value[key], child)
+    elif isinstance(value, list) and "items" in node:
+        for item in value:
+            _fill(item, node["items"])
+
+
+def _where(path: list[str | int]) -> str:
+    return ".".join(str(p) for p in path) or "config"
+
+
+def _cross_check(config: Config) -> None:
+    """What a schema cannot say. Each message names the key and the remedy."""
+    dataset, budgets, sampling = config["dataset"], config["budgets"], config["sampling"]
+    for source, keys in {"local": ["path"], "hub": ["repo", "revision"]}.items():
+        for key in keys:
+            if dataset["source"] == source and not dataset[key]:
+                raise InputError(f"dataset.{key}: needed for dataset.source {source}; set it")
+    names: set[str] = set()
+    for i, model in enumerate(config["models"]):
+        where = f"models.{i}"
+        if model["name"].lower() in names:
+            raise InputError(f"{where}.name {model['name']!r}: stands twice (upper and lower case count as one); rename one model")
+        names.add(model["name"].lower())
+        for source, keys in {"local": ["path"], "gguf": ["path"], "hub": ["repo", "revision"]}.items():
+            for key in keys:
+                if model["source"] == source and not model[key]:
+                    raise InputError(f"{where}.{key}: needed for source {source}; set it")
+        stored = [p for p in model["precisions"] if p.startswith("gguf-")]
+        if stored and model["source"] != "gguf":
+            raise InputError(f"{where}.precisions: {stored[0]} needs source gguf")
+        if model["source"] == "gguf" and (len(stored) != 1 or model["precisions"][0] != stored[0]):
+            raise InputError(f"{where}.precisions: a GGUF model's first precision is that of its file, such as gguf-q4_1")
+    unknown = sorted(set(budgets["T_recipe"]) - set(budgets["T"]))
+    if unknown:
+        raise InputError(f"budgets.T_recipe: {unknown} are not in budgets.T; add them there or drop them here")
+    if min(budgets["P"]) * min(budgets["B"]) > sampling["samples"]:
+        raise InputError(f"sampling.samples {sampling['samples']}: smaller than the smallest P·B; raise it")
+    for axis in ("P", "B"):
+        if 1 not in budgets[axis]:
+            raise InputError(f"budgets.{axis}: must hold 1, the single chain that all others are compared with")
+        if min(budgets[axis]) == max(budgets[axis]) > sampling["samples"]:
+            raise InputError(f"budgets.{axis}: exceeds sampling.samples")
+    if dataset["source"] == "ladder" and dataset["n_study"] < dataset["max_steps"]:
+        raise InputError("dataset.n_study: smaller than dataset.max_steps; every number of steps needs a problem")
+    if 1 not in config["calibration"]["batches"]:
+        raise InputError("calibration.batches: must hold 1, the batch that C is defined at")
+
+
+def resolve(raw: Config) -> Config:
+    """Validated configuration with all defaults filled in.
+
+    Raises
+    ------
+    InputError
+        One line that names the key, what was found and the remedy.
+    """
+    import jsonschema
+
+    config = copy.deepcopy(raw)
+    if not isinstance(config, dict):
+        raise InputError(f"config: a mapping is wanted, found {type(config).__name__}")
+    _fill(config, schema())
+    validator = jsonschema.Draft202012Validator(schema())
+    errors = sorted(validator.iter_errors(config), key=lambda e: (-len(e.absolute_path), str(e.absolute_path)))
+    if errors:
+        error = errors[0]
+        where = _where(list(error.absolute_path))
+        hint = error.schema.get("description", "") if isinstance(error.schema, dict) else ""
+        message = error.message if len(error.message) < 200 else error.message[:200] + "..."
+        raise InputError(f"{where}: {message}." + (f" It means: {' '.join(hint.split())}" if hint and where != "config" else ""))
+    for axis in ("T", "P", "B"):
+        config["budgets"][axis] = sorted(config["budgets"][axis])
+    _cross_check(config)
+    return config
+
+
+def load(*paths: Path) -> Config:
+    """Merge YAML files in order and resolve them."""
+    merged: Config = {}
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"{path}: no such config file")
+        try:
+            part = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+        if not isinstance(part, dict):
+            raise InputError(f"{path}: a mapping is wanted, found {type(part).__name__}")
+        merged = merge(merged, part)
+    return resolve(merged)
+
+
+def arms(config: Config) -> list[str]:
+    """Names of the arms, `<model>@<precision>`, in the order of the config."""
+    return [f"{model['name']}@{precision}" for model in config["models"] for precision in model["precisions"]]
+
+
+def model_of(config: Config, name: str) -> dict[str, Any]:
+    """The entry of one model."""
+    found: dict[str, Any] = next(m for m in config["models"] if m["name"] == name)
+    return found
+
+
+def shards(config: Config) -> list[str]:
+    """Names of the sampling shards: blocks of problems, whatever K."""
+    n = config["dataset"]["n_study"] + config["dataset"]["n_calibration"]
+    return [f"{i:03d}" for i in range(-(-n // config["sampling"]["shard_problems"]))]

@@ -1,0 +1,41 @@
+"""The four sizes of the ladder and the token counts of their decay branches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Size:
+    """Architecture and schedule of one ladder model."""
+
+    name: str
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    intermediate: int
+    branches: tuple[int, ...]  # tokens on the trunk at which a decay branch leaves
+    lr_matrix: float = 0.02  # Muon, hidden matrices
+    lr_other: float = 0.005  # AdamW, embedding, norms and biases
+    batch_problems: int = 64
+    warmup_steps: int = 50
+    decay_fraction: float = 0.2
+    momentum: float = 0.95
+    weight_decay: float = 0.01
+    seed: int = 20261121
+
+
+def _millions(*values: float) -> tuple[int, ...]:
+    return tuple(round(v * 1e6) for v in values)
+
+
+SIZES = {
+    size.name: size
+    for size in (
+        Size("ladder-30k", 32, 2, 2, 1, 96, _millions(0.5, 1, 2, 4, 8, 12, 16)),
+        Size("ladder-160k", 64, 3, 4, 2, 192, _millions(0.5, 1, 2, 4, 8, 12, 16)),
+        Size("ladder-900k", 128, 4, 4, 2, 448, _millions(0.5, 1, 2, 4, 8, 12, 16)),
+        Size("ladder-3m", 256, 4, 8, 4, 704, _millions(0.5, 1, 2, 4, 8)),
+    )
+}

@@ -1,0 +1,229 @@
+"""Every table's columns: dtype, unit and one line of meaning, in one place. Tables are validated when written and when read."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+Dtype = Literal["str", "int", "float", "bool"]
+
+STATES = ("answered", "no_answer", "truncated", "timeout", "invalid", "engine_error")
+FAILED = ("timeout", "invalid", "engine_error")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its type, unit ("" for none), meaning, and whether a value may be missing."""
+
+    dtype: Dtype
+    unit: str
+    meaning: str
+    nullable: bool = False
+    low: float | None = None
+    high: float | None = None
+
+
+def _share(meaning: str, nullable: bool = False) -> Column:
+    return Column("float", "share", meaning, nullable, 0.0, 1.0)
+
+
+def _count(unit: str, meaning: str) -> Column:
+    return Column("int", unit, meaning, low=0)
+
+
+def _cost(name: str, unit: str, meaning: str) -> dict[str, Column]:
+    return {
+        name: Column("float", unit, f"{meaning}, per problem asked", low=0),
+        f"{name}_low": Column("float", unit, f"lower limit of {name}", low=0),
+        f"{name}_high": Column("float", unit, f"upper limit of {name}", low=0),
+    }
+
+
+_STUDY = {"study": Column("str", "", "name of the study")}
+_CELL_KEYS = {
+    "arm": Column("str", "", "model@precision"),
+    "model": Column("str", "", "model name"),
+    "n_params": _count("parameters", "N, all parameters, each tensor once"),
+    "precision": Column("str", "", "how the weights are held"),
+    "bits_effective": Column("float", "bits per parameter", "measured: scales, embeddings and skipped layers included", low=0),
+    "T": _count("tokens", "budget of one chain"),
+    "P": _count("streams", "parallel streams whose answers are voted on"),
+    "B": _count("branches", "branches per stream of which the best by score is kept"),
+    "strategy": Column("str", "", "how one answer is made of P·B chains"),
+}
+_ESTIMAND = {"estimand": Column("str", "", "what the interval is about")}
+
+TABLES: dict[str, dict[str, Column]] = {
+    "problems": {
+        "problem_id": Column("str", "", "id in the dataset"),
+        "question": Column("str", "", "the problem"),
+        "split": Column("str", "", "calibration or study"),
+        "gold": Column("str", "", "gold answer, an integer"),
+        "difficulty": _count("steps", "annotated calculation steps of the gold answer"),
+        "messages": Column("str", "", "rendered chat messages, JSON"),
+        "problem_key": Column("str", "", "hash of the messages: the problem's identity in pools"),
+    },
+    "refusals": {
+        "reason": Column("str", "", "why problems were left out; asked and selected close the balance"),
+        "n_problems": _count("problems", "how many"),
+    },
+    "samples": {
+        "problem_key": Column("str", "", "hash of the rendered messages"),
+        "sample": Column("int", "", "index of the chain; -1 is greedy", low=-1),
+        "prompt_tokens": _count("tokens", "length of the prompt"),
+        "n_tokens": _count("tokens", "tokens generated, the end-of-sequence token included"),
+        "finish_reason": Column("str", "", "eos or length"),
+        "near_ties": _count("tokens", "draws within 1e-4 of a boundary"),
+    },
+    "grades": {
+        "problem_id": Column("str", "", "id in the dataset"),
+        "model": Column("str", "", "model name"),
+        "precision": Column("str", "", "how the weights are held"),
+        "split": Column("str", "", "calibration or study"),
+        "difficulty": _count("steps", "annotated calculation steps of the gold answer"),
+        "sample": Column("int", "", "index of the chain; -1 is greedy", low=-1),
+        "T": _count("tokens", "budget the chain is cut at"),
+        "answer": Column("str", "", "normalised answer; missing unless answered", nullable=True),
+        "state": Column("str", "", "one of " + ", ".join(STATES)),
+        "correct": Column("bool", "", "answered and equal to the gold answer"),
+        "finish_reason": Column("str", "", "eos or length, at this T"),
+        "n_tokens": _count("tokens", "tokens used at this T"),
+        "prompt_tokens": _count("tokens", "length of the prompt"),
+        "mean_logprob": Column("float", "nats/token", "mean log-probability of the chosen tokens up to T"),
+        "mean_entropy": Column("float", "nats/token", "mean entropy of the distribution up to T"),
+        "self_certainty": Column("float", "nats/token", "mean KL divergence from uniform up to T"),
+        "lowest_window": Column("float", "nats/token", "lowest mean confidence over a sliding window of 16 tokens, up to T"),
+        "tail_confidence": Column("float", "nats/token", "mean confidence of the last 16 tokens, up to T"),
+    },
+    "configurations": _STUDY
+    | _CELL_KEYS
+    | {
+        "split": Column("str", "", "calibration or study"),
+        "n_problems": _count("problems", "problems of the split"),
+        "accuracy": _share("correct / asked"),
+        "accuracy_low": _share("lower limit"),
+        "accuracy_high": _share("upper limit"),
+        "se_sampling": Column("float", "share", "standard error from the finite pool, these problems held fixed", low=0),
+        "se_problems": Column("float", "share", "standard error from the choice of problems, without the sampling part", low=0),
+        "n_asked": _count("chains", "chains the estimate rests on: problems × pool size"),
+        "n_answered": _count("chains", "with an answer at T"),
+        "n_no_answer": _count("chains", "finished without an answer"),
+        "n_truncated": _count("chains", "cut at T without an answer"),
+        "n_failed": _count("chains", "timeout, invalid or engine error"),
+        "accuracy_bound_low": _share("accuracy of one chain with failed chains as wrong; of the cell where none failed"),
+        "accuracy_bound_high": _share("accuracy of one chain with failed chains as right; of the cell where none failed"),
+        "mean_tokens": Column("float", "tokens", "tokens generated per problem asked, all P·B chains", low=0),
+        "estimand": Column("str", "", "what the interval is about"),
+        "flags": Column("str", "", "wilson: interval on the effective n; recipe_T: a budget of the source recipe", nullable=True),
+    }
+    | _cost("flops_seed", "FLOP", "B·T·N·c_effective as the source recipe writes it")
+    | _cost("flops_nominal", "FLOP", "P·B·T·N·c_counted, what to provision")
+    | _cost("flops", "FLOP", "counted: shared prefill, decoding at its context, all chains"),
+    "configurations_skipped": _STUDY | _CELL_KEYS | {"reason": Column("str", "", "why the cell has no estimate")},
+    "calibration": {
+        "arm": Column("str", "", "model@precision"),
+        "phase": Column("str", "", "prefill, decode, or device"),
+        "batch": _count("rows", "batch size"),
+        "context": _count("tokens", "tokens before the measured one; for a prefill its length"),
+        "metric": Column("str", "", "what was measured"),
+        "value": Column("float", "", "median or closed form, in `unit`"),
+        "low": Column("float", "", "lowest measurement"),
+        "high": Column("float", "", "highest measurement"),
+        "unit": Column("str", "", "unit of value, low and high"),
+    },
+    "laws": {
+        "law": Column("str", "", "id in the catalogue"),
+        "arm": Column("str", "", "model@precision"),
+        "T": _count("tokens", "budget the law is fitted at"),
+        "parameter": Column("str", "", "name of the parameter"),
+        "estimate": Column("float", "", "value; missing if not identified", nullable=True),
+        "low": Column("float", "", "lower limit", nullable=True),
+        "high": Column("float", "", "upper limit", nullable=True),
+        "certified": Column("bool", "", "the fit passed its own checks"),
+        "verdict": Column("str", "", "what the fit says in words"),
+    },
+    "frontier": {"cost": Column("str", "", "cost column"), **_CELL_KEYS}
+    | {
+        "value": Column("float", "FLOP", "cost of the cell per problem", low=0),
+        "accuracy": _share("correct / asked"),
+        "accuracy_low": _share("lower limit, this cell alone"),
+        "accuracy_high": _share("upper limit, this cell alone"),
+        "p_on_frontier": _share("share of bootstrap replicates in which the cell is on the frontier"),
+        "band_low": _share("lower limit of the frontier at this cost, simultaneous over all cells"),
+        "band_high": _share("upper limit of the frontier at this cost, simultaneous over all cells"),
+        "attainment": _share("share of replicates in which this accuracy is reached at this cost or less"),
+    }
+    | _ESTIMAND,
+    "crossovers": {
+        "cost": Column("str", "", "cost column"),
+        "small": Column("str", "", "smaller model"),
+        "large": Column("str", "", "larger model"),
+        "kind": Column("str", "", "which cells of the larger model compete: single, greedy or best"),
+        "status": Column("str", "", "found, at_entry, none_in_range, not_separable or one_model"),
+        "at": Column("float", "FLOP", "cost at which the larger model overtakes", nullable=True),
+        "at_low": Column("float", "FLOP", "lower limit", nullable=True),
+        "at_high": Column("float", "FLOP", "upper limit", nullable=True),
+        "n_more": Column("float", "problems", "further problems that would separate the two at their largest difference", nullable=True),
+    },
+}
+
+_PANDAS = {"str": "string", "int": "int64", "float": "float64", "bool": "bool"}
+
+
+def validate(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Check a table against its columns and give it their dtypes and order.
+
+    Columns that the specification does not name are kept for `samples` (arrays per token) and refused elsewhere.
+
+    Raises
+    ------
+    pandera.errors.SchemaError
+        For a missing or unknown column, a wrong type, a missing value or a value out of range.
+    """
+    import pandera.pandas as pa
+
+    columns = {}
+    for key, column in TABLES[name].items():
+        checks = []
+        if column.low is not None:
+            checks.append(pa.Check.ge(column.low - 1e-12))
+        if column.high is not None:
+            checks.append(pa.Check.le(column.high + 1e-12))
+        columns[key] = pa.Column(_PANDAS[column.dtype], checks, nullable=column.nullable, coerce=True)
+    checked: pd.DataFrame = pa.DataFrameSchema(columns, strict=name != "samples").validate(table)
+    extra = [c for c in checked.columns if c not in TABLES[name]]
+    return checked[[*TABLES[name], *extra]]
+
+
+def write(table: pd.DataFrame, name: str, path: Path) -> None:
+    """Validate and write a table, CSV or parquet by the file's suffix, whole or not at all."""
+    checked = validate(table, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    if path.suffix == ".parquet":
+        checked.to_parquet(temporary, index=False)
+    else:
+        checked.to_csv(temporary, index=False, float_format="%.10g", lineterminator="\n")
+    os.replace(temporary, path)
+
+
+def read(name: str, path: Path) -> pd.DataFrame:
+    """Read and validate a table."""
+    if path.suffix == ".parquet":
+        return validate(pd.read_parquet(path), name)
+    strings = {k: "string" for k, c in TABLES[name].items() if c.dtype == "str"}
+    return validate(pd.read_csv(path, dtype=strings), name)
+
+
+def documentation() -> str:
+    """The columns of all tables as Markdown: the body of results/README.md."""
+    out = []
+    for name, columns in TABLES.items():
+        out.append(f"## {name}\n\n| column | type | unit | meaning |\n|---|---|---|---|")
+        out += [f"| `{key}` | {c.dtype}{', may be missing' if c.nullable else ''} | {c.unit} | {c.meaning} |" for key, c in columns.items()]
+        out.append("")
+    return "\n".join(out)
