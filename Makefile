@@ -19,8 +19,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 START := $(shell date +%s)
 
-# Byte code is written at the first import: compiling all of torch here would double the time.
-PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-compile --no-input --progress-bar off
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-input --progress-bar off
 LOCKED := --no-deps --no-build-isolation --require-hashes
 SNAKEMAKE := $(BIN)/python -m snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG))
 

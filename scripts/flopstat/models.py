@@ -352,3 +352,21 @@ def check_names(config: Config) -> None:
         if entry["source"] == "ladder" and not (LADDER / entry["name"] / "config.json").is_file():
             shipped = sorted(p.parent.name for p in LADDER.glob("*/config.json"))
             raise InputError(f"models {entry['name']}: not a shipped ladder model; shipped are {', '.join(shipped) or 'none'}")
+
+
+def stored_identity(entry: dict[str, Any]) -> str:
+    """What says, without network and in milliseconds, that a model's stored weights are still the same.
+
+    The hash of a shipped ladder model, names and sizes of a local folder's or file's weights, the revision of a hub model. A missing path is left
+    to `describe`, which names it.
+    """
+    if entry["source"] == "ladder":
+        return sha256_of_files(sorted((LADDER / entry["name"]).glob("*.safetensors")))
+    if entry["source"] == "hub":
+        return str(entry["revision"])
+    named = str(entry["path"])
+    path = Path(named)
+    if named.startswith("package:"):
+        return named
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path] if path.is_file() else []
+    return ";".join(f"{f.name}:{f.stat().st_size}" for f in files)

@@ -107,8 +107,8 @@ TABLES: dict[str, dict[str, Column]] = {
         "accuracy": _share("correct / asked"),
         "accuracy_low": _share("lower limit"),
         "accuracy_high": _share("upper limit"),
-        "se_sampling": Column("float", "share", "standard error from the finite pool, these problems held fixed", low=0),
-        "se_problems": Column("float", "share", "standard error from the choice of problems, without the sampling part", low=0),
+        "se_sampling": Column("float", "share", "standard error from the finite pool, these problems held fixed; missing for P × B composites and k = K", True, 0.0),
+        "se_problems": Column("float", "share", "standard error from the choice of problems, without the sampling part; missing where not split", True, 0.0),
         "n_asked": _count("chains", "chains the estimate rests on: problems × pool size"),
         "n_answered": _count("chains", "with an answer at T"),
         "n_no_answer": _count("chains", "finished without an answer"),
@@ -123,6 +123,18 @@ TABLES: dict[str, dict[str, Column]] = {
     | _cost("flops_seed", "FLOP", "B·T·N·c_effective as the source recipe writes it")
     | _cost("flops_nominal", "FLOP", "P·B·T·N·c_counted, what to provision")
     | _cost("flops", "FLOP", "counted: shared prefill, decoding at its context, all chains"),
+    "cells": {
+        "arm": Column("str", "", "model@precision"),
+        "T": _count("tokens", "budget of one chain"),
+        "P": _count("streams", "parallel streams"),
+        "B": _count("branches", "branches per stream"),
+        "strategy": Column("str", "", "how one answer is made of P·B chains"),
+        "split": Column("str", "", "calibration or study"),
+        "problem_id": Column("str", "", "id in the dataset"),
+        "difficulty": _count("steps", "annotated calculation steps"),
+        "accuracy": _share("expected accuracy of the cell on this problem"),
+        "flops": Column("float", "FLOP", "expected cost of the cell on this problem", low=0),
+    },
     "configurations_skipped": _STUDY | _CELL_KEYS | {"reason": Column("str", "", "why the cell has no estimate")},
     "calibration": {
         "arm": Column("str", "", "model@precision"),

@@ -1,0 +1,19 @@
+"""Resolve a model and record its size, shape and hashes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flopstat.models import describe
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+
+def main(entry: dict[str, Any], path_to_store: Path, path_to_card: Path) -> None:
+    path_to_card.write_text(describe(entry, path_to_store).to_json(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(entry=snakemake.params.entry, path_to_store=Path("results/checkpoints"), path_to_card=Path(snakemake.output.card))

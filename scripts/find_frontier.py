@@ -1,0 +1,32 @@
+"""Find the Pareto frontier and the crossovers of a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from flopstat import tables
+from flopstat.frontier import COSTS, crossovers, frontier, judge
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+
+def main(
+    config: dict[str, Any], path_to_configurations: Path, path_to_per_problem: Path, path_to_frontier: Path, path_to_crossovers: Path
+) -> None:
+    judged = judge(tables.read("configurations", path_to_configurations), tables.read("cells", path_to_per_problem), config)
+    tables.write(pd.concat([frontier(judged, cost) for cost in COSTS], ignore_index=True), "frontier", path_to_frontier)
+    tables.write(pd.concat([crossovers(judged, cost) for cost in COSTS], ignore_index=True), "crossovers", path_to_crossovers)
+
+
+if __name__ == "__main__":
+    main(
+        config=snakemake.params.config,
+        path_to_configurations=Path(snakemake.input.configurations),
+        path_to_per_problem=Path(snakemake.input.per_problem),
+        path_to_frontier=Path(snakemake.output.frontier),
+        path_to_crossovers=Path(snakemake.output.crossovers),
+    )

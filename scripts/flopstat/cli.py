@@ -1,0 +1,110 @@
+"""The command line. `snakemake` runs the workflow, `flopstat` answers questions and does the long work of single rules."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flopstat.errors import InputError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+
+@app.command("study-name")
+def study_name(files: Annotated[list[Path], typer.Argument(help="Config files, later ones over earlier ones.")]) -> None:
+    """Print the study's name after checking its config."""
+    from flopstat import config, models
+
+    loaded = config.load(*files)
+    models.check_names(loaded)
+    typer.echo(loaded["study"])
+
+
+@app.command()
+def sample(
+    problems: Annotated[Path, typer.Option(help="problems.parquet of the study.")],
+    card: Annotated[Path, typer.Option(help="models/<model>.json.")],
+    precision: Annotated[str, typer.Option(help="How the weights are held.")],
+    settings: Annotated[str, typer.Option(help="JSON with sampling, max_tokens and seed.")],
+    shard: Annotated[int, typer.Option(help="Number of the shard.")],
+    store: Annotated[Path, typer.Option(help="Folder of all pools.")],
+    out: Annotated[Path, typer.Option(help="The shard's view, a parquet file.")],
+    summary: Annotated[Path, typer.Option(help="What was drawn and at what speed, JSON.")],
+) -> None:
+    """Draw the chains that a shard of an arm still lacks."""
+    from flopstat import sampling, tables
+    from flopstat.models import ModelCard
+
+    wanted: dict[str, Any] = json.loads(settings)
+    part = sampling.shard_of(tables.read("problems", problems), shard, wanted["sampling"]["shard_problems"])
+    model = ModelCard.read(card)
+    pool, account = sampling.draw_samples(part, model, precision, wanted["sampling"], wanted["max_tokens"], wanted["seed"], store)
+    sampling.write_view(pool, part, wanted["sampling"]["samples"], wanted["max_tokens"], out)
+    summary.write_text(json.dumps(account, indent=1) + "\n", encoding="utf-8")
+    typer.echo(f"{model.name}@{precision}: {account['chains_drawn']} drawn, {account['chains_stored']} of {account['chains_asked']} were stored")
+
+
+@app.command()
+def calibrate(
+    card: Annotated[Path, typer.Option(help="models/<model>.json.")],
+    precision: Annotated[str, typer.Option(help="How the weights are held.")],
+    settings: Annotated[str, typer.Option(help="JSON with calibration, compute_dtype and device.")],
+    store: Annotated[Path, typer.Option(help="Folder of all measurements.")],
+    out: Annotated[Path, typer.Option(help="The arm's measurement, JSON.")],
+) -> None:
+    """Measure what a token of an arm costs on this machine, or reuse the stored measurement."""
+    from flopstat import calibration, provenance
+    from flopstat.models import ModelCard
+
+    wanted: dict[str, Any] = json.loads(settings)
+    stored = calibration.calibrate(
+        ModelCard.read(card),
+        precision,
+        wanted["compute_dtype"],
+        wanted["device"],
+        wanted["calibration"],
+        store,
+        provenance.code_hash("calibration"),
+    )
+    out.write_text(stored.read_text(encoding="utf-8"), encoding="utf-8")
+
+
+@app.command()
+def train(
+    size: Annotated[str, typer.Argument(help="Name of the ladder model.")],
+    work: Annotated[Path, typer.Option(help="Folder of checkpoints; an interrupted run resumes there.")],
+    out: Annotated[Path, typer.Option(help="Folder of the shipped model.")],
+) -> None:
+    """Train one model of the ladder on one thread."""
+    from flopstat.ladder.sizes import SIZES
+
+    if size not in SIZES:
+        raise InputError(f"size {size!r}: unknown; choose one of {', '.join(SIZES)}")
+    from flopstat.ladder.training import train as run
+
+    run(SIZES[size], work, out)
+
+
+@app.command()
+def summary(study: Annotated[Path, typer.Option(help="Results folder of the study.")]) -> None:
+    """Print a study's answer in plain text: best cells for a few budgets, crossovers, where the files lie."""
+    from flopstat.summary import summarize
+
+    typer.echo(summarize(study))
+
+
+def main() -> None:
+    """Entry point: exit code 2 with one line for wrong input."""
+    try:
+        app()
+    except InputError as error:
+        print(f"flopstat: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

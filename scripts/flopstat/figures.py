@@ -1,0 +1,167 @@
+"""Figures. One style for all; each returns the table it was drawn from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.lines import Line2D
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+STYLE = {
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 9,
+    "font.size": 8.5,
+    "grid.alpha": 0.3,
+    "grid.linewidth": 0.5,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.3,
+    "pdf.fonttype": 42,
+    "savefig.dpi": 200,
+    "svg.hashsalt": "flopstat",
+}
+SERIES = {
+    "single": ("single chain, T from small to large", "o", (0, (1, 1))),
+    "majority": ("votes of P at the largest T", "s", "-"),
+    "best_of_mean_logprob": ("best of B by mean log-probability", "^", "--"),
+}
+
+
+def _series(configurations: pd.DataFrame, frontier: pd.DataFrame, references: dict[str, str]) -> pd.DataFrame:
+    """The points of the figure: panel, series and cell, by rising cost within a curve."""
+    study = configurations[configurations["split"] == "study"]
+    top = study["T"] == study["T"].max()
+    is_reference = study["precision"] == study["model"].map(references)
+    single = study["strategy"] == "single"
+    parts = [study[single & is_reference].assign(panel="axes", series="single")]
+    for name in ("majority", "best_of_mean_logprob"):
+        parts.append(study[top & is_reference & ((study["strategy"] == name) | single)].assign(panel="axes", series=name))
+    parts.append(study[top & is_reference & (study["strategy"] == "greedy")].assign(panel="axes", series="greedy"))
+    parts.append(study[top & ((study["strategy"] == "majority") | single)].assign(panel="precisions", series="majority"))
+    flops = frontier[frontier["cost"] == "flops"]
+    edge = flops.rename(columns={"value": "flops"}).assign(panel="axes", series="frontier", flops_low=np.nan, flops_high=np.nan)
+    wanted = ["panel", "series", "arm", "model", "n_params", "precision", "T", "P", "B", "strategy", "flops", "flops_low", "flops_high"]
+    wanted += ["accuracy", "accuracy_low", "accuracy_high"]
+    data = pd.concat([p[wanted] for p in parts] + [edge[[*wanted, "band_low", "band_high"]]], ignore_index=True)
+    return data.sort_values(["panel", "series", "n_params", "arm", "flops"], kind="stable", ignore_index=True)
+
+
+def _curve(ax: Axes, points: pd.DataFrame, color: Any, marker: str, line: Any, bars: bool = True, **kwargs: Any) -> None:
+    x, y = points["flops"].to_numpy(float), points["accuracy"].to_numpy(float)
+    ax.plot(x, y, color=color, marker=marker, ms=4, ls=line, **kwargs)
+    if bars:
+        low, high = points["accuracy_low"].to_numpy(float), points["accuracy_high"].to_numpy(float)
+        ax.vlines(x, low, high, color=color, lw=0.8, alpha=0.45)
+
+
+def plot_accuracy(
+    configurations: pd.DataFrame,
+    frontier: pd.DataFrame,
+    crossovers: pd.DataFrame,
+    references: dict[str, str],
+    title: str,
+    paths: list[Path],
+) -> pd.DataFrame:
+    """Accuracy against counted FLOPs per problem, study problems.
+
+    Left: the axes T, P and B at each model's reference precision, the Pareto frontier over all cells with its simultaneous band, and the cost range in
+    which the larger model's single pass overtakes the best of the smaller. Right: votes at the largest T for each precision.
+
+    Returns
+    -------
+    The points drawn, one row each.
+    """
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+
+    data = _series(configurations, frontier, references)
+    models = data[["model", "n_params"]].drop_duplicates().sort_values("n_params")["model"].tolist()
+    colors = dict(zip(models, sns.color_palette("colorblind", len(models)), strict=True))
+    precisions = list(dict.fromkeys(configurations["precision"]))
+    with mpl.rc_context(STYLE):
+        fig, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.9), sharey=True, sharex=True, width_ratios=(1.25, 1))
+        _draw_axes(left, data[data["panel"] == "axes"], colors)
+        _draw_crossovers(left, crossovers, colors)
+        _draw_precisions(right, data[data["panel"] == "precisions"], colors, precisions)
+        left.set_ylabel("accuracy (correct / asked)")
+        n = int(configurations.loc[configurations["split"] == "study", "n_problems"].iloc[0])
+        left.set_title(f"(a) T, P and B at the reference precision, {n} problems")
+        right.set_title("(b) votes at the largest T, by precision")
+        right.yaxis.set_tick_params(labelleft=True)
+        for ax in (left, right):
+            ax.set_xscale("log")
+            ax.set_xlabel("FLOP per problem (counted)")
+        left.set_ylim(-0.02, 1.02)
+        styles = [Line2D([], [], color="0.35", marker=m, ls=s, ms=4, label=label) for label, m, s in SERIES.values()]
+        styles.append(Line2D([], [], color="0.35", marker="*", ls="", ms=8, label="greedy, largest T"))
+        styles.append(Line2D([], [], color="black", lw=2.2, alpha=0.55, label="Pareto frontier and its band"))
+        marks = [Line2D([], [], color="0.35", marker=m, ls=s, ms=4, label=p) for p, (m, s) in _looks(precisions).items()]
+        names = [Line2D([], [], color=colors[m], lw=3, label=m) for m in models]
+        fig.suptitle(title.replace("$", r"\$"), x=0.01, ha="left", fontsize=10)
+        fig.legend(handles=names + styles, loc="lower left", bbox_to_anchor=(0.05, 0.0), ncols=2, columnspacing=1.2)
+        fig.legend(handles=marks, loc="lower right", bbox_to_anchor=(0.99, 0.0), ncols=2, title="precision", title_fontsize=8)
+        rows = -(-(len(names) + len(styles)) // 2)
+        fig.tight_layout(rect=(0, 0.045 * rows + 0.02, 1, 1.0))
+        for path in paths:
+            fig.savefig(path, metadata={"CreationDate": None} if path.suffix == ".pdf" else {"Software": None})
+        plt.close(fig)
+    return data
+
+
+def _draw_axes(ax: Axes, data: pd.DataFrame, colors: dict[str, Any]) -> None:
+    edge = data[data["series"] == "frontier"]
+    x = edge["flops"].to_numpy(float)
+    ax.fill_between(x, edge["band_low"].to_numpy(float), edge["band_high"].to_numpy(float), step="post", color="0.5", alpha=0.18, lw=0)
+    ax.step(x, edge["accuracy"].to_numpy(float), where="post", color="black", lw=2.2, alpha=0.55)
+    for model, color in colors.items():
+        for series, (_, marker, line) in SERIES.items():
+            points = data[(data["model"] == model) & (data["series"] == series)]
+            _curve(ax, points, color, marker, line)
+        greedy = data[(data["model"] == model) & (data["series"] == "greedy")]
+        ax.plot(greedy["flops"], greedy["accuracy"], marker="*", ms=9, ls="", color=color, mec="black", mew=0.5, zorder=5)
+
+
+def _draw_crossovers(ax: Axes, crossovers: pd.DataFrame, colors: dict[str, Any]) -> None:
+    """Shade the cost range of each single-pass crossover that was found."""
+    found = crossovers[(crossovers["cost"] == "flops") & (crossovers["kind"] == "single")]
+    found = found[found["status"].isin(["found", "at_entry"])]
+    for row in found.itertuples():
+        ax.axvspan(row.at_low, row.at_high, color=colors[row.large], alpha=0.12, lw=0)
+        ax.axvline(row.at, color=colors[row.large], lw=1, ls=":")
+        note = "overtakes" if row.status == "found" else "ahead at entry"
+        ax.annotate(
+            f"{row.large} {note}",
+            (row.at, 0.01),
+            xycoords=("data", "axes fraction"),
+            rotation=90,
+            fontsize=7,
+            color=colors[row.large],
+            ha="right",
+            va="bottom",
+            xytext=(-1.5, 2),
+            textcoords="offset points",
+        )
+
+
+def _looks(precisions: list[str]) -> dict[str, tuple[str, Any]]:
+    markers = ("o", "s", "^", "D", "v", "P", "X", "<")
+    lines = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 3)), (0, (5, 5)))
+    return {p: (markers[i % len(markers)], lines[i % len(lines)]) for i, p in enumerate(precisions)}
+
+
+def _draw_precisions(ax: Axes, data: pd.DataFrame, colors: dict[str, Any], precisions: list[str]) -> None:
+    for model, color in colors.items():
+        for precision, (marker, line) in _looks(precisions).items():
+            points = data[(data["model"] == model) & (data["precision"] == precision)]
+            if not points.empty:
+                _curve(ax, points, color, marker, line)

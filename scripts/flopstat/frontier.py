@@ -1,0 +1,187 @@
+"""The Pareto frontier of accuracy against cost, and where a larger model overtakes a smaller one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import moocore
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from flopstat import bootstrap
+
+Floats = NDArray[np.float64]
+
+KEYS = ["arm", "T", "P", "B", "strategy"]
+COSTS = ("flops", "flops_nominal")
+
+Status = Literal["found", "at_entry", "none_in_range", "not_separable", "one_model"]
+Kind = Literal["single", "greedy", "best"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The study split's cells with their bootstrap replicates, in the order of the cells."""
+
+    cells: pd.DataFrame
+    boot: Floats  # (replicates, cells) accuracies
+    n_problems: int
+    confidence: float
+
+
+def judge(configurations: pd.DataFrame, per_problem: pd.DataFrame, config: dict[str, Any]) -> Judged:
+    """Line up the study cells with one bootstrap over problems that all of them share."""
+    cells = configurations[configurations["split"] == "study"].reset_index(drop=True)
+    long = per_problem[per_problem["split"] == "study"]
+    wide = long.pivot(index=["problem_id", "difficulty"], columns=KEYS, values="accuracy")
+    values = wide[[tuple(row) for row in cells[KEYS].itertuples(index=False)]].to_numpy()
+    strata = wide.index.get_level_values("difficulty").to_numpy()
+    statistics = config["statistics"]
+    w = bootstrap.weights(strata, statistics["replicates"], np.random.default_rng([config["seed"], 3, True]))
+    return Judged(cells, w @ values, len(values), statistics["confidence"])
+
+
+def pareto(cost: Floats, accuracy: Floats) -> NDArray[np.bool_]:
+    """Cells that no other beats: none costs no more with higher accuracy, or less with no lower accuracy. Equal cells stay together."""
+    mask: NDArray[np.bool_] = moocore.is_nondominated(np.column_stack([cost, -accuracy]), keep_weakly=True)
+    return mask
+
+
+def frontier(judged: Judged, cost: str) -> pd.DataFrame:
+    """The Pareto cells of one cost column, by rising cost.
+
+    band: running maximum over cost of the simultaneous limits of all cells. p_on_frontier and attainment describe the bootstrap. Costs
+    are held at their means. # ASSUME the cost of a cell is known: its own interval does not enter frontier and crossovers
+    """
+    cells = judged.cells
+    value = cells[cost].to_numpy(dtype=float)
+    accuracy = cells["accuracy"].to_numpy(dtype=float)
+    low, high, _ = bootstrap.simultaneous_limits(accuracy, judged.boot, judged.confidence)
+    order = np.lexsort((-accuracy, value))
+    reached_low = np.maximum.accumulate(low[order])
+    reached_high = np.maximum.accumulate(high[order])
+    best_boot = np.maximum.accumulate(judged.boot[:, order], axis=1)
+    on = pareto(value, accuracy)
+    on_boot = _pareto_share(value, judged.boot)
+    rows = []
+    last = {v: i for i, v in enumerate(value[order])}  # the last position of each cost: all cells of that cost or less
+    for index in np.flatnonzero(on)[np.lexsort((cells.index[on], value[on]))]:
+        at = last[value[index]]
+        cell = cells.loc[index]
+        rows.append(
+            {"cost": cost, **{k: cell[k] for k in ("arm", "model", "n_params", "precision", "bits_effective", "T", "P", "B", "strategy")}}
+            | {
+                "value": value[index],
+                "accuracy": accuracy[index],
+                "accuracy_low": cell["accuracy_low"],
+                "accuracy_high": cell["accuracy_high"],
+                "p_on_frontier": on_boot[index],
+                "band_low": float(np.clip(reached_low[at], 0, 1)),
+                "band_high": float(np.clip(reached_high[at], 0, 1)),
+                "attainment": float((best_boot[:, at] >= accuracy[index]).mean()),
+                "estimand": cell["estimand"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _pareto_share(value: Floats, boot: Floats) -> Floats:
+    """Share of replicates in which each cell is on the frontier, (cells,).
+
+    A cell is on it if no cheaper or equally dear cell is more accurate, and no cheaper one as accurate.
+    """
+    order = np.argsort(value, kind="stable")
+    v, b = value[order], boot[:, order]
+    first = np.searchsorted(v, v, side="left")
+    after = np.searchsorted(v, v, side="right") - 1
+    running = np.maximum.accumulate(b, axis=1)
+    best_to = running[:, after]
+    best_before = np.where(first > 0, running[:, np.maximum(first - 1, 0)], -np.inf)
+    share = np.empty(len(v))
+    share[order] = ((b >= best_to) & (b > best_before)).mean(axis=0)
+    return share
+
+
+def best_at(cost: Floats, accuracy: Floats, boot: Floats, grid: Floats) -> tuple[Floats, Floats]:
+    """f(c), the best accuracy of any cell at cost c or less: (grid,) and (replicates, grid); -inf where nothing is affordable."""
+    order = np.argsort(cost, kind="stable")
+    at = np.searchsorted(cost[order], grid, side="right") - 1
+    best = np.maximum.accumulate(accuracy[order])
+    best_boot = np.maximum.accumulate(boot[:, order], axis=1)
+    there = at >= 0
+    return (
+        np.where(there, best[np.maximum(at, 0)], -np.inf),
+        np.where(there, best_boot[:, np.maximum(at, 0)], -np.inf),
+    )
+
+
+@dataclass(frozen=True)
+class Crossover:
+    """Where the larger model overtakes, with the limits that the difference was judged by."""
+
+    status: Status
+    at: float
+    at_low: float
+    at_high: float
+    n_more: float
+
+
+def crossover(grid: Floats, difference: Floats, boot: Floats, confidence: float, n_problems: int) -> Crossover:
+    """Locate the change of sign of f_large - f_small over cost.
+
+    found: below zero beyond the simultaneous limit at some cost and above it at a higher one; its interval is the range of costs between
+    whose limit contains zero. at_entry: above as soon as the larger model is affordable. none_in_range: below somewhere and never above.
+    not_separable: anything else, with the number of further problems that would resolve the largest positive difference.
+
+    Parameters
+    ----------
+    grid : (m,) rising costs from the larger model's cheapest cell on
+    difference : (m,)
+    boot : (replicates, m)
+    """
+    nothing = float("nan")
+    low, high, q = bootstrap.simultaneous_limits(difference, boot, confidence)
+    below, above = np.flatnonzero(high < 0), np.flatnonzero(low > 0)
+    if above.size and (not below.size or above[0] < below[0]) and above[0] == 0:
+        return Crossover("at_entry", float(grid[0]), float(grid[0]), float(grid[0]), nothing)
+    if below.size and above.size and above[-1] > below[0]:
+        end = above[above > below[0]][0]
+        start = below[below < end][-1]
+        between = np.arange(start, end + 1)
+        sign = between[difference[between] > 0][0]
+        return Crossover("found", float(grid[sign]), float(grid[min(start + 1, end)]), float(grid[end]), nothing)
+    if below.size and not above.size and not (difference > 0).any():
+        return Crossover("none_in_range", nothing, nothing, nothing, nothing)
+    positive = difference > 0
+    if not positive.any():
+        return Crossover("not_separable", nothing, nothing, nothing, nothing)
+    se = np.maximum(boot.std(axis=0, ddof=1), 1e-9)
+    needed = n_problems * (q * se[positive] / difference[positive]) ** 2
+    return Crossover("not_separable", nothing, nothing, nothing, float(np.ceil(max(0.0, needed.min() - n_problems))))
+
+
+def crossovers(judged: Judged, cost: str) -> pd.DataFrame:
+    """Crossovers of every pair of neighbours in size: the larger one's single pass, greedy pass and best cell against the best of the smaller."""
+    cells = judged.cells
+    sizes = cells[["model", "n_params"]].drop_duplicates().sort_values("n_params")["model"].tolist()
+    empty = Crossover("one_model", np.nan, np.nan, np.nan, np.nan)
+    rows: list[dict[str, Any]] = []
+    if len(sizes) == 1:
+        rows.append({"cost": cost, "small": sizes[0], "large": sizes[0], "kind": "best", **vars(empty)})
+    value = cells[cost].to_numpy(dtype=float)
+    accuracy = cells["accuracy"].to_numpy(dtype=float)
+    for small, large in zip(sizes, sizes[1:], strict=False):
+        mine = (cells["model"] == small).to_numpy()
+        for kind in ("single", "greedy", "best"):
+            theirs = (cells["model"] == large).to_numpy()
+            if kind != "best":
+                theirs &= (cells["strategy"] == kind).to_numpy()
+            grid = np.unique(value[mine | theirs])
+            grid = grid[grid >= max(value[theirs].min(), value[mine].min())]
+            f_large, boot_large = best_at(value[theirs], accuracy[theirs], judged.boot[:, theirs], grid)
+            f_small, boot_small = best_at(value[mine], accuracy[mine], judged.boot[:, mine], grid)
+            found = crossover(grid, f_large - f_small, boot_large - boot_small, judged.confidence, judged.n_problems)
+            rows.append({"cost": cost, "small": small, "large": large, "kind": kind, **vars(found)})
+    return pd.DataFrame(rows)

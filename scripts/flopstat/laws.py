@@ -1,0 +1,223 @@
+"""The laws that a study fits to its own cells: κ, the gain per log-vote, and α(q), the effective-parameter factor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+
+from flopstat import bootstrap
+from flopstat.cells import matrices
+from flopstat.costs import Flops
+from flopstat.estimators import majority_at_all_k
+from flopstat.models import ModelCard
+
+Floats = NDArray[np.float64]
+
+COLLAPSED_PER_DOUBLING = 0.005  # half a point of accuracy
+SHRINKAGE = 0.1
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One fitted parameter with its interval and what the fit says in words."""
+
+    law: str
+    parameter: str
+    estimate: float
+    low: float
+    high: float
+    certified: bool
+    verdict: str
+
+    def row(self, arm: str, t: int) -> dict[str, Any]:
+        return {
+            "law": self.law,
+            "arm": arm,
+            "T": t,
+            "parameter": self.parameter,
+            "estimate": self.estimate,
+            "low": self.low,
+            "high": self.high,
+            "certified": self.certified,
+            "verdict": self.verdict,
+        }
+
+
+def fit_kappa(curve: Floats, w: Floats, confidence: float) -> Parameter:
+    """κ of A(P) - A(1) = κ ln P, through the origin, over P = 3..K.
+
+    Generalised least squares, κ = x'S⁻¹y / x'S⁻¹x with y the gains, x = ln P and S the bootstrap covariance of y, its correlations
+    shrunk by a tenth towards none (neighbouring P are nearly collinear). P = 2 equals P = 1 whatever the data under uniform
+    ties, so it holds no information and is left out. The interval refits every replicate. Lack of fit: Q = r'S⁻¹r against its distribution
+    over the centred replicates.
+
+    Parameters
+    ----------
+    curve : (problems, K)
+        Accuracy of a vote of P = 1..K per problem.
+    w : (replicates, problems)
+        Bootstrap weights.
+
+    Returns
+    -------
+    Parameter in accuracy (share) per unit of ln P; times ln 2 it is the gain per doubling.
+
+    Raises
+    ------
+    ValueError
+        If K is below 4: there is no curve to fit.
+    """
+    k = curve.shape[1]
+    if k < 4:
+        raise ValueError(f"a pool of {k} samples: κ needs at least 4")
+    p = np.arange(3, k + 1)
+    x = np.log(p)
+    gain = curve[:, 2:] - curve[:, :1]
+    y = gain.mean(axis=0)
+    boot = w @ gain
+    covariance = np.cov(boot, rowvar=False)
+    variance = np.diag(covariance).copy()
+    if not variance.max() > 0:
+        return Parameter("kappa-log-p", "kappa", float("nan"), float("nan"), float("nan"), False, "not identified: no vote changes any answer")
+    covariance = (1 - SHRINKAGE) * covariance + SHRINKAGE * np.diag(variance) + 1e-12 * variance.max() * np.eye(len(p))
+    inverse_x = np.linalg.solve(covariance, x)
+    projector = inverse_x / (x @ inverse_x)
+    kappa = float(projector @ y)
+    replicates = boot @ projector
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(replicates, [tail, 1 - tail])
+    residual = y - kappa * x
+    centred = (boot - replicates[:, None] * x) - residual
+    q = float(residual @ np.linalg.solve(covariance, residual))
+    q_boot = np.einsum("rp,rp->r", centred, np.linalg.solve(covariance, centred.T).T)
+    p_value = (1 + int((q_boot >= q).sum())) / (1 + len(q_boot))
+    if high * np.log(2) < COLLAPSED_PER_DOUBLING:
+        verdict = "collapsed: below half a point per doubling"
+    elif low > 0:
+        verdict = "votes gain"
+    elif high < 0:
+        verdict = "votes lose"
+    else:
+        verdict = "not separable from zero"
+    verdict += f"; log law {'rejected' if p_value < 0.05 else 'not rejected'} (lack of fit p = {p_value:.3g})"
+    gradient = abs(float(inverse_x @ residual)) / max(float(abs(inverse_x) @ abs(y)), 1e-300)
+    return Parameter("kappa-log-p", "kappa", kappa, float(low), float(high), gradient < 1e-8, verdict)
+
+
+def _invert(target: Floats, log_n: Floats, reference: Floats) -> Floats:
+    """ln N at which the reference curve, logit A piecewise linear in ln N, has logit `target`; ±inf outside it, NaN if it does not rise.
+
+    Parameters
+    ----------
+    target : (replicates,)
+    log_n : (sizes,) rising
+    reference : (replicates, sizes) logits
+    """
+    out = np.full(len(target), np.nan)
+    rising = (np.diff(reference, axis=1) > 0).all(axis=1)
+    out[rising & (target < reference[:, 0])] = -np.inf
+    out[rising & (target > reference[:, -1])] = np.inf
+    for i in range(len(log_n) - 1):
+        a, b = reference[:, i], reference[:, i + 1]
+        inside = rising & (target >= a) & (target <= b)
+        share = (target[inside] - a[inside]) / (b[inside] - a[inside])
+        out[inside] = log_n[i] + share * (log_n[i + 1] - log_n[i])
+    return out
+
+
+def fit_alpha(quantized: Floats, n_params: int, references: list[tuple[int, Floats]], w: Floats, confidence: float) -> Parameter:
+    """α of A_ref(α N) = A_q(N): the size of the reference model that is as accurate, over the model's own.
+
+    logit A of the reference arms is taken as piecewise linear in ln N; outside their range α is not identified and bounded on one side. The whole
+    chain is refitted in every bootstrap replicate.
+
+    Parameters
+    ----------
+    quantized : (problems,)
+        Single-sample accuracy per problem of the quantised arm.
+    references : list of (N, (problems,))
+        The reference arms, any order.
+    w : (replicates, problems)
+    """
+    parameter = ("alpha-q", "alpha")
+    if len(references) < 2:
+        return Parameter(*parameter, np.nan, np.nan, np.nan, False, "not identified: fewer than two reference arms")
+    ordered = sorted(references, key=lambda item: item[0])
+    log_n = np.log([float(n) for n, _ in ordered])
+    values = np.column_stack([quantized, *(v for _, v in ordered)])
+    stacked = np.vstack([values.mean(axis=0), w @ values])
+    edge = 0.5 / len(quantized)
+    logits = logit(np.clip(stacked, edge, 1 - edge))
+    solved = _invert(logits[:, 0], log_n, logits[:, 1:]) - np.log(float(n_params))
+    estimate, boot = solved[0], solved[1:]
+    usable = boot[~np.isnan(boot)]
+    basis = f"a line through {len(ordered)} sizes"
+    if usable.size < 0.9 * boot.size or np.isnan(estimate):
+        return Parameter(*parameter, np.nan, np.nan, np.nan, False, "not identified: the reference accuracy does not rise with N")
+    tail = (1 - confidence) / 2
+    low, high = (float(np.exp(q)) for q in np.quantile(usable, [tail, 1 - tail], method="nearest"))
+    lower = low if low > 0 else np.nan
+    upper = high if np.isfinite(high) else np.nan
+    if not np.isfinite(estimate):
+        bound = f"alpha < {np.exp(log_n[0]) / n_params:.3g}" if estimate < 0 else f"alpha > {np.exp(log_n[-1]) / n_params:.3g}"
+        return Parameter(*parameter, np.nan, lower, upper, False, f"not identified: outside the reference range ({bound}); {basis}")
+    open_ends = "" if low > 0 and np.isfinite(high) else "; an open limit lies outside the reference range"
+    return Parameter(*parameter, float(np.exp(estimate)), lower, upper, not open_ends, basis + open_ends)
+
+
+def reference_curve(alpha: float, references: list[tuple[int, float]], n_params: int) -> float:
+    """A_ref(αN): the reference accuracy that an α stands for, to check a fit by substitution."""
+    ordered = sorted(references)
+    log_n = np.log([float(n) for n, _ in ordered])
+    return float(expit(np.interp(np.log(alpha * n_params), log_n, logit([a for _, a in ordered]))))
+
+
+def fit_study_laws(
+    grades: dict[str, pd.DataFrame],
+    cards: dict[str, ModelCard],
+    references: dict[str, str],
+    problems: pd.DataFrame,
+    config: dict[str, Any],
+) -> list[dict[str, Any]]:
+    """κ of every arm and α(q) of every quantised arm, at every T, on the calibration problems: rows of laws.csv.
+
+    Parameters
+    ----------
+    grades : mapping of arm to its grades
+    references : mapping of model to its reference precision
+        A reference of 16 bits or more, or the file's own precision; a model without one takes no part in α's curve.
+    """
+    chosen = problems[problems["split"] == "calibration"]
+    if chosen.empty:
+        return []
+    gold = dict(zip(chosen["problem_id"], chosen["gold"], strict=True))
+    statistics = config["statistics"]
+    rng = np.random.default_rng([config["seed"], 3, False])
+    w = bootstrap.weights(chosen["difficulty"].to_numpy(), statistics["replicates"], rng)
+    is_reference = {f"{m}@{p}" for m, p in references.items() if p in ("fp32", "bf16", "fp16")}
+    rows = []
+    for t in config["budgets"]["T"]:
+        single: dict[str, Floats] = {}
+        for arm, table in grades.items():
+            card = cards[arm.split("@")[0]]
+            part = table[(table["T"] == t) & (table["split"] == "calibration")]
+            pool = matrices(part, gold, Flops.of(card))
+            single[arm] = pool.correct.mean(axis=1)
+            if pool.codes.shape[1] >= 4:
+                rows.append(fit_kappa(majority_at_all_k(pool.codes, pool.gold), w, statistics["confidence"]).row(arm, t))
+        curve = [(cards[arm.split("@")[0]].n_params, single[arm]) for arm in grades if arm in is_reference]
+        for arm, values in single.items():
+            model = arm.split("@")[0]
+            if arm in is_reference:
+                continue
+            if f"{model}@{references[model]}" not in is_reference:
+                why = f"not identified: {model} has no unquantised reference arm in this study"
+                rows.append(Parameter("alpha-q", "alpha", np.nan, np.nan, np.nan, False, why).row(arm, t))
+                continue
+            rows.append(fit_alpha(values, cards[model].n_params, curve, w, statistics["confidence"]).row(arm, t))
+    return rows

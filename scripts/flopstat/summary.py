@@ -1,0 +1,57 @@
+"""A study's answer in plain text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from flopstat import tables
+from flopstat.errors import InputError
+
+BUDGETS = 5
+
+
+def _cell(row: pd.Series) -> str:
+    return f"{row['arm']} T={row['T']} P={row['P']} B={row['B']} {row['strategy']}"
+
+
+def _percent(row: pd.Series) -> str:
+    return f"{100 * row['accuracy']:.1f}% [{100 * row['accuracy_low']:.1f}, {100 * row['accuracy_high']:.1f}]"
+
+
+def summarize(study: Path) -> str:
+    """Best cells for a few budgets with intervals, the crossovers, and where the files lie.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no finished study.
+    """
+    if not (study / "frontier.csv").is_file():
+        raise InputError(f"{study}: no frontier.csv; run the study first (`make run`)")
+    edge = tables.read("frontier", study / "frontier.csv")
+    edge = edge[edge["cost"] == "flops"].sort_values("value")
+    crossings = tables.read("crossovers", study / "crossovers.csv")
+    configurations = tables.read("configurations", study / "configurations.csv")
+    n = int(configurations.loc[configurations["split"] == "study", "n_problems"].iloc[0])
+    confidence = json.loads((study / "run.json").read_text(encoding="utf-8"))["config"]["statistics"]["confidence"]
+    out = [f"{configurations['study'].iloc[0]}: best cell for a budget ({n} study problems, {confidence:.0%} intervals over problems like these)"]
+    for budget in np.geomspace(edge["value"].min(), edge["value"].max(), BUDGETS) * (1 + 1e-9):
+        row = edge[edge["value"] <= budget].iloc[-1]
+        out.append(f"  {budget:8.2e} FLOP/problem  {_percent(row):24}  {_cell(row)}")
+    out.append("Where the larger model overtakes the best of the smaller (FLOP per problem, simultaneous limits):")
+    for _, row in crossings[crossings["cost"] == "flops"].iterrows():
+        where = ""
+        if pd.notna(row["at"]):
+            where = f" at {row['at']:.2e} [{row['at_low']:.2e}, {row['at_high']:.2e}]"
+        elif pd.notna(row["n_more"]):
+            where = f" ({int(row['n_more'])} more problems would separate them)"
+        out.append(f"  {row['large']}, {row['kind']}, against {row['small']}: {row['status'].replace('_', ' ')}{where}")
+    places = {"paper": "paper/flopstat.pdf", "report": "report.html", "figure": "figures/accuracy.png", "tables": "*.csv"}
+    for name, place in places.items():
+        there = any(study.glob(place))
+        out.append(f"{name + ':':8} {study / place}{'' if there else ' (not built)'}")
+    return "\n".join(out)

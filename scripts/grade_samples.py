@@ -1,0 +1,36 @@
+"""Read the answers of one arm at every budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flopstat import tables
+from flopstat.grading import grade_chains
+from flopstat.models import ModelCard, checkpoint
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+
+def main(
+    paths_to_views: list[Path], path_to_problems: Path, path_to_card: Path, precision: str, budgets: list[int], path_to_grades: Path
+) -> None:
+    card = ModelCard.read(path_to_card)
+    chains = pa.concat_tables(pq.read_table(path) for path in paths_to_views)
+    graded = grade_chains(chains, tables.read("problems", path_to_problems), budgets, checkpoint(card) / "tokenizer.json")
+    tables.write(graded.assign(model=card.name, precision=precision), "grades", path_to_grades)
+
+
+if __name__ == "__main__":
+    main(
+        paths_to_views=[Path(p) for p in snakemake.input.views],
+        path_to_problems=Path(snakemake.input.problems),
+        path_to_card=Path(snakemake.input.card),
+        precision=snakemake.wildcards.precision,
+        budgets=snakemake.params.budgets,
+        path_to_grades=Path(snakemake.output.grades),
+    )

@@ -1,0 +1,34 @@
+"""Cells: accuracy and cost of every configuration.
+
+Needs: grades, models, calibration of all arms. Makes: configurations.csv, configurations_skipped.csv, cells.parquet (per problem).
+"""
+
+
+rule estimate_cells:
+    """Exact subset averages with bootstrap intervals over problems."""
+    input:
+        grades=expand(f"{RESULTS}/grades/{{arm}}.parquet", arm=ARMS),
+        cards=expand(f"{RESULTS}/models/{{model}}.json", model=MODELS),
+        measured=expand(f"{RESULTS}/calibration/{{arm}}.json", arm=ARMS),
+        problems=f"{RESULTS}/problems.parquet",
+    output:
+        configurations=report(f"{RESULTS}/configurations.csv", caption="../report/configurations.rst", category="Accuracy"),
+        skipped=f"{RESULTS}/configurations_skipped.csv",
+        per_problem=f"{RESULTS}/cells.parquet",
+    log:
+        f"{RESULTS}/logs/estimate_cells.log",
+    benchmark:
+        f"{RESULTS}/timings/estimate_cells.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        config={key: config[key] for key in ("study", "seed", "budgets", "statistics")} | {"samples": config["sampling"]["samples"]},
+        arms=ARMS,
+        code=code_hash("cells", "tables"),
+    message:
+        "Estimating cells"
+    script:
+        "../../scripts/estimate_cells.py"

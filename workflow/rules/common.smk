@@ -1,0 +1,50 @@
+"""What all rule files share: the checked config, names, and hashes of the code that results stand on."""
+
+import json
+import shutil
+import sys
+
+from flopstat import config as study_config
+from flopstat.errors import InputError
+from flopstat.models import check_names, stored_identity
+from flopstat.provenance import code_hash
+
+try:
+    config = study_config.resolve(config)
+    check_names(config)
+except InputError as error:
+    print(f"flopstat: {error}", file=sys.stderr)
+    sys.exit(2)
+
+STUDY = config["study"]
+RESULTS = f"results/{STUDY}"
+ARMS = study_config.arms(config)
+SHARDS = study_config.shards(config)
+MODELS = {model["name"]: model for model in config["models"]}
+HAS_LATEX = shutil.which("latexmk") is not None and shutil.which("pdflatex") is not None
+
+TABLES = [
+    f"{RESULTS}/{name}.csv"
+    for name in (
+        "refusals",
+        "configurations",
+        "configurations_skipped",
+        "calibration",
+        "laws",
+        "frontier",
+        "crossovers",
+    )
+]
+FIGURES = [f"{RESULTS}/figures/accuracy.{suffix}" for suffix in ("pdf", "png", "csv")]
+PAPER = [f"{RESULTS}/paper/flopstat.pdf"] if HAS_LATEX else [f"{RESULTS}/paper/macros.tex"]
+
+
+wildcard_constraints:
+    model="|".join(MODELS),
+    arm="|".join(ARMS),
+    precision="[a-z0-9_-]+",
+    shard="[0-9]{3}",
+
+
+# CPU libraries take every core they see; a rule's jobs take only their own.
+shell.prefix("export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-1}} TOKENIZERS_PARALLELISM=false; ")

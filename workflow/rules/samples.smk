@@ -1,0 +1,33 @@
+"""Samples: draw what the pools lack.
+
+Needs: problems.parquet, models/<model>.json. Makes: samples/<arm>/<shard>.parquet, views of results/pools/, which is no rule's output and outlives
+every rerun.
+"""
+
+
+rule draw_samples:
+    """Draw the chains of one shard of one arm that its pool does not hold yet."""
+    input:
+        problems=f"{RESULTS}/problems.parquet",
+        card=f"{RESULTS}/models/{{model}}.json",
+    output:
+        view=f"{RESULTS}/samples/{{model}}@{{precision}}/{{shard}}.parquet",
+        summary=f"{RESULTS}/samples/{{model}}@{{precision}}/{{shard}}.json",
+    log:
+        f"{RESULTS}/logs/draw_samples/{{model}}@{{precision}}-{{shard}}.log",
+    benchmark:
+        f"{RESULTS}/timings/draw_samples/{{model}}@{{precision}}-{{shard}}.tsv"
+    conda:
+        "../../envs/models.yaml"
+    threads: 1
+    resources:
+        mem_mb=6000,
+        runtime=720,
+    params:
+        settings=json.dumps({"sampling": config["sampling"], "max_tokens": max(config["budgets"]["T"]), "seed": config["seed"]}),
+    message:
+        "Sampling {wildcards.model} at {wildcards.precision}, shard {wildcards.shard}"
+    shell:
+        "OMP_NUM_THREADS={threads} flopstat sample --problems {input.problems} --card {input.card}"
+        " --precision {wildcards.precision} --settings {params.settings:q} --shard {wildcards.shard} --store results/pools"
+        " --out {output.view} --summary {output.summary} 2> {log}"
