@@ -1,7 +1,5 @@
 """Resolve a model and record its size, shape and hashes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 

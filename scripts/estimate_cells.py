@@ -1,7 +1,5 @@
 """Estimate accuracy and cost of every cell of a study."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -1,7 +1,5 @@
 """Find the Pareto frontier and the crossovers of a study."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 

@@ -1,7 +1,5 @@
 """Fit κ and α(q) of a study on its calibration problems."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 

@@ -1,7 +1,5 @@
 """Read the answers of one arm at every budget."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,5 @@
 """Plot accuracy against FLOPs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING
 

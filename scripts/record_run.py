@@ -1,7 +1,5 @@
 """Record what a run was made from."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

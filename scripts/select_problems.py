@@ -1,7 +1,5 @@
 """Choose the study's problems and count the refusals by reason."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 

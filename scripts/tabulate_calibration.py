@@ -1,7 +1,5 @@
 """Gather the measurements of all arms in one table."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,7 +1,5 @@
 """Write the paper's numbers as LaTeX macros."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

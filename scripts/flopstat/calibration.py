@@ -114,9 +114,10 @@ def count_flops(card: ModelCard, tokens: int) -> int:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", trust_remote_code=False)
         ids = torch.ones((1, tokens), dtype=torch.long)
+        square = torch.ones((1, 1, tokens, tokens), dtype=torch.bool)  # given as it is, so that no mask is computed from values
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
-        model(input_ids=ids, use_cache=False)
+        model(input_ids=ids, attention_mask=square, use_cache=False)
     return int(counter.get_total_flops())
 
 

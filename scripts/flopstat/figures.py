@@ -119,7 +119,7 @@ def plot_accuracy(
 
 
 def _draw_axes(ax: Axes, data: pd.DataFrame, colors: dict[str, Any]) -> None:
-    edge = data[data["series"] == "frontier"]
+    edge = data[data["series"] == "frontier"].sort_values("flops")
     x = edge["flops"].to_numpy(float)
     ax.fill_between(x, edge["band_low"].to_numpy(float), edge["band_high"].to_numpy(float), step="post", color="0.5", alpha=0.18, lw=0)
     ax.step(x, edge["accuracy"].to_numpy(float), where="post", color="black", lw=2.2, alpha=0.55)
@@ -132,25 +132,15 @@ def _draw_axes(ax: Axes, data: pd.DataFrame, colors: dict[str, Any]) -> None:
 
 
 def _draw_crossovers(ax: Axes, crossovers: pd.DataFrame, colors: dict[str, Any]) -> None:
-    """Shade the cost range of each single-pass crossover that was found."""
-    found = crossovers[(crossovers["cost"] == "flops") & (crossovers["kind"] == "single")]
-    found = found[found["status"].isin(["found", "at_entry"])]
-    for row in found.itertuples():
-        ax.axvspan(row.at_low, row.at_high, color=colors[row.large], alpha=0.12, lw=0)
-        ax.axvline(row.at, color=colors[row.large], lw=1, ls=":")
-        note = "overtakes" if row.status == "found" else "ahead at entry"
-        ax.annotate(
-            f"{row.large} {note}",
-            (row.at, 0.01),
-            xycoords=("data", "axes fraction"),
-            rotation=90,
-            fontsize=7,
-            color=colors[row.large],
-            ha="right",
-            va="bottom",
-            xytext=(-1.5, 2),
-            textcoords="offset points",
-        )
+    """Shade the cost range in which each larger model's single pass overtakes, and mark where it is ahead for sure."""
+    rows = crossovers[(crossovers["cost"] == "flops") & (crossovers["kind"] == "single") & crossovers["at_high"].notna()]
+    for row in rows.itertuples():
+        color = colors[row.large]
+        ax.axvspan(row.at_low, row.at_high, color=color, alpha=0.15 if row.status == "found" else 0.07, lw=0)
+        ax.axvline(row.at_high, color=color, lw=0.9, ls=":")
+        note = f"{row.large} single pass ahead"
+        place = {"xycoords": ("data", "axes fraction"), "xytext": (2, -2), "textcoords": "offset points"}
+        ax.annotate(note, (row.at_high, 1.0), rotation=90, fontsize=6.5, color=color, ha="left", va="top", **place)
 
 
 def _looks(precisions: list[str]) -> dict[str, tuple[str, Any]]:

@@ -132,8 +132,9 @@ def crossover(grid: Floats, difference: Floats, boot: Floats, confidence: float,
     """Locate the change of sign of f_large - f_small over cost.
 
     found: below zero beyond the simultaneous limit at some cost and above it at a higher one; its interval is the range of costs between
-    whose limit contains zero. at_entry: above as soon as the larger model is affordable. none_in_range: below somewhere and never above.
-    not_separable: anything else, with the number of further problems that would resolve the largest positive difference.
+    whose limit contains zero. at_entry: above as soon as the larger model is affordable. none_in_range: below somewhere, and the estimate
+    never above. not_separable: anything else. There at_low and at_high say from where on the larger model is ahead beyond the limit, if
+    anywhere, and n_more how many further problems would settle the sign that is open, at its clearest cost.
 
     Parameters
     ----------
@@ -154,12 +155,16 @@ def crossover(grid: Floats, difference: Floats, boot: Floats, confidence: float,
         return Crossover("found", float(grid[sign]), float(grid[min(start + 1, end)]), float(grid[end]), nothing)
     if below.size and not above.size and not (difference > 0).any():
         return Crossover("none_in_range", nothing, nothing, nothing, nothing)
-    positive = difference > 0
-    if not positive.any():
-        return Crossover("not_separable", nothing, nothing, nothing, nothing)
-    se = np.maximum(boot.std(axis=0, ddof=1), 1e-9)
-    needed = n_problems * (q * se[positive] / difference[positive]) ** 2
-    return Crossover("not_separable", nothing, nothing, nothing, float(np.ceil(max(0.0, needed.min() - n_problems))))
+    ahead = int(above[0]) if above.size else None
+    open_part = difference[:ahead] < 0 if ahead is not None else np.abs(difference) > 0
+    n_more = nothing
+    if open_part.any():
+        se = np.maximum(boot.std(axis=0, ddof=1), 1e-9)[: len(open_part)][open_part]
+        needed = n_problems * (q * se / difference[: len(open_part)][open_part]) ** 2
+        n_more = float(np.ceil(max(0.0, needed.min() - n_problems)))
+    if ahead is None:
+        return Crossover("not_separable", nothing, nothing, nothing, n_more)
+    return Crossover("not_separable", nothing, float(grid[0]), float(grid[ahead]), n_more)
 
 
 def crossovers(judged: Judged, cost: str) -> pd.DataFrame:
@@ -177,7 +182,7 @@ def crossovers(judged: Judged, cost: str) -> pd.DataFrame:
         for kind in ("single", "greedy", "best"):
             theirs = (cells["model"] == large).to_numpy()
             if kind != "best":
-                theirs &= (cells["strategy"] == kind).to_numpy()
+                theirs = theirs & (cells["strategy"] == kind).to_numpy()
             grid = np.unique(value[mine | theirs])
             grid = grid[grid >= max(value[theirs].min(), value[mine].min())]
             f_large, boot_large = best_at(value[theirs], accuracy[theirs], judged.boot[:, theirs], grid)

@@ -21,7 +21,7 @@ from flopstat.errors import InputError
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 LADDER = ROOT / "workflow" / "resources" / "ladder"
 _HASH_BLOCK = 1 << 20
@@ -101,6 +101,8 @@ def package_file(name: str) -> Path:
 def _weights(folder: Path) -> list[Path]:
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: no config.json; a model folder as transformers saves it is wanted")
+    if not (folder / "tokenizer.json").is_file():
+        raise InputError(f"{folder}: no tokenizer.json; save the tokenizer as transformers' fast tokenizers do")
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         pickles = [p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".pkl", ".ckpt"}]
@@ -253,6 +255,19 @@ def round_to_nearest(weight: torch.Tensor, bits: int, block: int = 64) -> torch.
     return out
 
 
+def check_precision(card: ModelCard, precision: str) -> None:
+    """Refuse a precision that a model's shape does not allow.
+
+    Raises
+    ------
+    InputError
+        bitsandbytes packs nf4 in blocks of 64 weights of a row: every matrix needs a multiple of 64 inputs.
+    """
+    widths = {card.hidden_size, card.n_heads * card.head_dim, card.intermediate_size}
+    if precision == "nf4" and any(width % 64 for width in widths):
+        raise InputError(f"{card.name}: nf4 needs matrices with a multiple of 64 inputs, found {sorted(widths)}; use int8 or rtn4")
+
+
 def load(card: ModelCard, precision: str, compute_dtype: str, device: str) -> PreTrainedModel:
     """Load a model for inference at a precision.
 
@@ -263,6 +278,7 @@ def load(card: ModelCard, precision: str, compute_dtype: str, device: str) -> Pr
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+    check_precision(card, precision)
     dtype = getattr(torch, compute_dtype)
     quantization = None
     if precision == "int8":
@@ -328,17 +344,18 @@ def effective_bits(model: PreTrainedModel, card: ModelCard, precision: str) -> f
     return total / card.n_params
 
 
-def load_tokenizer(card: ModelCard) -> PreTrainedTokenizerBase:
-    """The tokenizer with its chat template.
+def load_tokenizer(card: ModelCard) -> PreTrainedTokenizerFast:
+    """The tokenizer of a checkpoint's tokenizer.json, with its chat template.
 
     Raises
     ------
     InputError
         If it has no chat template or no end-of-sequence token.
     """
-    from transformers import AutoTokenizer
+    from transformers import PreTrainedTokenizerFast
 
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint(card), trust_remote_code=False)
+    # By tokenizer.json alone, which grading decodes with too: AutoTokenizer puts the class that goes with the model's type in its place.
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint(card))
     if not tokenizer.chat_template:
         raise InputError(f"{card.name}: its tokenizer has no chat template; an instruction-tuned model is wanted")
     if tokenizer.eos_token_id is None:

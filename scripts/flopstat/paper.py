@@ -90,7 +90,12 @@ def _crossover_sentence(row: pd.Series) -> str:
         return f"{subject} never overtakes the best of {small} in the measured range."
     if row["status"] == "one_model":
         return "The study has one model, so no crossover is asked for."
-    more = f" (about {int(row['n_more'])} more problems would)" if pd.notna(row["n_more"]) else ""
+    more = f"; about {int(row['n_more'])} more problems would settle it" if pd.notna(row["n_more"]) else ""
+    if pd.notna(row["at_high"]):
+        return (
+            f"{subject} is ahead of the best of {small} from {number(row['at_high'])} FLOP per problem on; from {number(row['at_low'])}, "
+            f"where it becomes affordable, up to there the two are not separable{more}."
+        )
     return f"{subject} and the best of {small} are not separable on these problems{more}."
 
 

@@ -19,7 +19,7 @@ from flopstat.models import ModelCard, load, load_tokenizer, pick_device
 from flopstat.pool import Pool
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerFast
 
 
 def library_versions() -> dict[str, str]:
@@ -53,13 +53,13 @@ def pool_key(card: ModelCard, precision: str, settings: SamplingSettings, comput
     }
 
 
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: str) -> tuple[int, ...]:
+def prompt_ids(tokenizer: PreTrainedTokenizerFast, messages: str) -> tuple[int, ...]:
     """Token ids of rendered messages with the generation prompt."""
     text = tokenizer.apply_chat_template(json.loads(messages), tokenize=False, add_generation_prompt=True)
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _eos_ids(tokenizer: PreTrainedTokenizerBase, generation: Any) -> list[int]:
+def _eos_ids(tokenizer: PreTrainedTokenizerFast, generation: Any) -> list[int]:
     named = generation.eos_token_id if generation is not None else None
     ids = named if isinstance(named, list) else [named] if named is not None else []
     return [*ids, tokenizer.eos_token_id]

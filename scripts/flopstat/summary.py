@@ -47,8 +47,10 @@ def summarize(study: Path) -> str:
         where = ""
         if pd.notna(row["at"]):
             where = f" at {row['at']:.2e} [{row['at_low']:.2e}, {row['at_high']:.2e}]"
-        elif pd.notna(row["n_more"]):
-            where = f" ({int(row['n_more'])} more problems would separate them)"
+        elif pd.notna(row["at_high"]):
+            where = f" from {row['at_low']:.2e}, ahead from {row['at_high']:.2e} on"
+        if pd.notna(row["n_more"]):
+            where += f" (about {int(row['n_more'])} more problems would settle it)"
         out.append(f"  {row['large']}, {row['kind']}, against {row['small']}: {row['status'].replace('_', ' ')}{where}")
     places = {"paper": "paper/flopstat.pdf", "report": "report.html", "figure": "figures/accuracy.png", "tables": "*.csv"}
     for name, place in places.items():

@@ -24,6 +24,7 @@ class Size:
     momentum: float = 0.95
     weight_decay: float = 0.01
     seed: int = 20261121
+    shipped: int = -1  # which branch is shipped
 
 
 def _millions(*values: float) -> tuple[int, ...]:
@@ -33,7 +34,8 @@ def _millions(*values: float) -> tuple[int, ...]:
 SIZES = {
     size.name: size
     for size in (
-        Size("ladder-30k", 32, 2, 2, 1, 96, _millions(0.5, 1, 2, 4, 8, 12, 16)),
+        # Its 2M branch is shipped: later ones are no longer weak, and the ladder needs a weak end.
+        Size("ladder-30k", 32, 2, 2, 1, 96, _millions(0.5, 1, 2, 4, 8, 12, 16), shipped=2),
         Size("ladder-160k", 64, 3, 4, 2, 192, _millions(0.5, 1, 2, 4, 8, 12, 16)),
         Size("ladder-900k", 128, 4, 4, 2, 448, _millions(0.5, 1, 2, 4, 8, 12, 16)),
         Size("ladder-3m", 256, 4, 8, 4, 704, _millions(0.5, 1, 2, 4, 8)),

@@ -2,7 +2,7 @@
 
 The trunk runs at a constant learning rate. At each token count of `branches` a copy leaves the trunk and decays linearly to
 zero over `decay_fraction` of the tokens seen so far; its held-out loss is one point (N, D) of the training log that laws are
-fitted to. The last branch is the shipped model. In-schedule losses are logged beside them and never fitted.
+fitted to. One branch, the last unless `sizes` says otherwise, is the shipped model. In-schedule losses are logged beside them and never fitted.
 
 The batch of step s is a function of (seed, s) alone and both optimisers are deterministic on one thread, so a run that
 was killed and resumed ends in the same weights as an undisturbed one.
@@ -192,7 +192,7 @@ class Run:
         self.model = build_model(size)
         self.optimizers = Optimizers(self.model, size)
         self.progress = Progress()
-        recipe = json.dumps(asdict(size), sort_keys=True)
+        recipe = json.dumps({k: v for k, v in asdict(size).items() if k != "shipped"}, sort_keys=True)
         if not (path / "recipe.json").exists():
             (path / "recipe.json").write_text(recipe)
         elif (path / "recipe.json").read_text() != recipe:
@@ -294,7 +294,7 @@ class Run:
 def train(size: Size, work: Path, out: Path) -> None:
     """Train one size to its last branch in `work` (resumes there) and write the shipped folder `out`.
 
-    `out` holds the weights of the last branch as float32 safetensors, config and tokenizer, and `training_log.csv`.
+    `out` holds the weights of the shipped branch as float32 safetensors, config and tokenizer, and `training_log.csv`.
     """
     torch.set_num_threads(1)  # the order of sums, and so the weights, depends on the number of threads
     run = Run(size, work)
@@ -308,13 +308,19 @@ def train(size: Size, work: Path, out: Path) -> None:
 
 
 def ship(run: Run, out: Path) -> None:
-    """Copy the last finished branch of a run, with tokenizer and training log, to `out`."""
+    """Copy the branch of a run that is shipped, with tokenizer and training log, to `out`.
+
+    Raises
+    ------
+    InputError
+        If that branch is not finished yet.
+    """
     from transformers import Qwen2ForCausalLM
 
-    done = run.progress.next_branch
-    if not done:
-        raise InputError(f"{run.path}: no decay branch is finished yet; train on")
-    model = Qwen2ForCausalLM.from_pretrained(run.path / f"branch-{done - 1}", dtype=torch.float32)
+    branch = run.size.shipped % len(run.size.branches)
+    if run.progress.next_branch <= branch:
+        raise InputError(f"{run.path}: decay branch {branch} is not finished yet; train on")
+    model = Qwen2ForCausalLM.from_pretrained(run.path / f"branch-{branch}", dtype=torch.float32)
     model.save_pretrained(out)
     build_tokenizer().save_pretrained(out)
     pd.DataFrame(run.progress.log).to_csv(out / "training_log.csv", index=False)
