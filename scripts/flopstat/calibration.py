@@ -77,19 +77,22 @@ def measure_peak(device: str, dtype: torch.dtype, repeats: int) -> list[float]:
 
 @torch.inference_mode()
 def measure_decode(model: PreTrainedModel, batch: int, context: int, steps: int, repeats: int, device: str) -> list[float]:
-    """Seconds per decoding step of `batch` rows behind `context` tokens, one value per run, rising."""
-    prompt = torch.ones((batch, context), dtype=torch.long, device=device)
+    """Seconds per decoding step of `batch` rows behind `context` shared tokens, one value per run, rising."""
+    prompt = torch.ones((1, context), dtype=torch.long, device=device)
     token = torch.ones((batch, 1), dtype=torch.long, device=device)
+    cache = DynamicCache(config=model.config)
+    model(input_ids=prompt, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    cache.batch_repeat_interleave(batch)
 
     def run() -> float:
-        cache = DynamicCache(config=model.config)
-        model(input_ids=prompt, past_key_values=cache, use_cache=True, logits_to_keep=1)
         _synchronize(device)
         begun = time.perf_counter()
         for _ in range(steps):
             model(input_ids=token, past_key_values=cache, use_cache=True, logits_to_keep=1)
         _synchronize(device)
-        return (time.perf_counter() - begun) / steps
+        seconds = (time.perf_counter() - begun) / steps
+        cache.crop(-steps)
+        return seconds
 
     run()
     return sorted(run() for _ in range(repeats))
@@ -99,7 +102,7 @@ def measure_decode(model: PreTrainedModel, batch: int, context: int, steps: int,
 def measure_prefill(model: PreTrainedModel, tokens: int, repeats: int, device: str) -> list[float]:
     """Seconds per prompt token of one prefill at batch 1, rising."""
     prompt = torch.ones((1, tokens), dtype=torch.long, device=device)
-    seconds = _time(lambda: model(input_ids=prompt, use_cache=True, logits_to_keep=1), max(repeats, 9), device)
+    seconds = _time(lambda: model(input_ids=prompt, use_cache=True, logits_to_keep=1), repeats, device)
     return [s / tokens for s in seconds]
 
 

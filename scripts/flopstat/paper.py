@@ -213,7 +213,7 @@ def values(
         "CEffective": number(float(effective["value"])),
         "CEffectiveLow": number(float(effective["low"])),
         "CEffectiveHigh": number(float(effective["high"])),
-        "CRepeats": str(max(config["calibration"]["repeats"], 9)),
+        "CRepeats": str(config["calibration"]["repeats"]),
         "CCounted": number(counted),
         "DatasetSentence": _dataset_sentence(config),
         "AbstractResult": " ".join(_crossover_sentence(row) for _, row in headline.iterrows()),
