@@ -15,7 +15,11 @@ NAMES = ("problems", "refusals", "configurations", "configurations_skipped", "ca
 
 
 def main(
-    config: dict[str, Any], paths_to_tables: dict[str, Path], paths_to_cards: list[Path], paths_to_measured: list[Path], path_to_macros: Path
+    config: dict[str, Any],
+    paths_to_tables: dict[str, Path],
+    paths_to_cards: list[Path],
+    paths_to_measured: list[Path],
+    path_to_macros: Path,
 ) -> None:
     loaded = {name: tables.read(name, path) for name, path in paths_to_tables.items()}
     cards = [ModelCard.read(path) for path in paths_to_cards]

@@ -1,7 +1,7 @@
 """Resampling of problems, and intervals from it.
 
-Only problems are resampled: each carries its average over all subsets of its pool, which already holds the sampling noise. One matrix of weights
-serves all cells of a split, so every difference between cells is paired.
+Only problems are resampled: each carries its average over all subsets of its pool, which already holds the sampling noise. One matrix
+of weights serves all cells of a split, so every difference between cells is paired.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ SMALL_COUNT = 5.0  # expected successes or failures below which the bootstrap is
 def weights(strata: NDArray[np.int64], replicates: int, rng: np.random.Generator) -> Floats:
     """Bootstrap weights, (replicates, problems): problems drawn with replacement within each stratum; rows sum to 1.
 
-    Within a stratum of size m the deviations are widened by sqrt(m / (m - 1)): drawing m of m with replacement gives (m-1)/m of the variance.
+    Within a stratum of size m the deviations are widened by sqrt(m / (m - 1)): drawing m of m with replacement gives (m-1)/m of the
+    variance.
     """
     n = len(strata)
     out = np.empty((replicates, n))

@@ -3,8 +3,8 @@
     c_counted   = counted FLOPs / (tokens · N)             of one eager forward pass of the reference-precision twin
     c_effective = peak FLOP/s · seconds per token / N      per phase and batch
 
-`peak` is the measured rate of a square matrix product in the reference compute dtype, one number per device for all arms: so c_effective says what a token
-of this arm costs in units of the work that the device could have done, quantised kernels and overheads included.
+`peak` is the measured rate of a square matrix product in the reference compute dtype, one number per device for all arms: so c_effective
+says what a token of this arm costs in units of the work that the device could have done, quantised kernels and overheads included.
 
 A measurement is stored under the hash of its settings, the code and the device's fingerprint, and reused: a rerun measures nothing.
 """
@@ -141,7 +141,9 @@ def _through(peak: float, seconds: list[float], n_params: int) -> list[float]:
     return [peak * s / n_params for s in seconds]
 
 
-def calibrate(card: ModelCard, precision: str, compute_dtype: str, device_wanted: str, settings: dict[str, Any], store: Path, code: str) -> Path:
+def calibrate(
+    card: ModelCard, precision: str, compute_dtype: str, device_wanted: str, settings: dict[str, Any], store: Path, code: str
+) -> Path:
     """Measure one arm, or reuse the stored measurement; returns the stored file.
 
     Parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +61,7 @@ def matrices(grades: pd.DataFrame, gold: dict[str, str], flops: Flops) -> Arm:
     codes = np.array([NO_ANSWER if a is None else code_of[r].setdefault(a, len(code_of[r])) for r, a in zip(rows, answers, strict=True)])
 
     def grid(values: Any, dtype: type = float) -> tuple[NDArray[Any], NDArray[Any]]:
-        out = np.empty((len(ids), k + 1), dtype=dtype)
+        out: NDArray[Any] = np.empty((len(ids), k + 1), dtype=dtype)
         out[rows, sample + 1] = np.asarray(values)
         return out[:, 1:], out[:, 0]
 
@@ -101,11 +102,15 @@ def _jackknife(estimate: Callable[[NDArray[np.int64], NDArray[np.bool_], Floats]
     """Variance of a U-statistic per problem by leaving out one sample at a time: (K-1)/K · sum_i (x_i - mean x)²."""
     n, k = arm.codes.shape
     keep = np.array([[c for c in range(k) if c != out] for out in range(k)])
-    stacked = [m[:, keep].reshape(n * k, k - 1) for m in (arm.codes, arm.correct, arm.score)]
-    left_out = estimate(*stacked)
+    shape = (n * k, k - 1)
+    left_out = estimate(arm.codes[:, keep].reshape(shape), arm.correct[:, keep].reshape(shape), arm.score[:, keep].reshape(shape))
     values = left_out.reshape(n, k, *left_out.shape[1:])
     variance: Floats = (k - 1) / k * ((values - values.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
     return variance
+
+
+def _best_of(b: int, _codes: NDArray[np.int64], correct: NDArray[np.bool_], score: Floats) -> Floats:
+    return best_of_k(correct, score, b)
 
 
 def cell_values(arm: Arm, streams: list[int], branches: list[int], permutations: NDArray[np.int64]) -> Iterator[Value]:
@@ -125,7 +130,7 @@ def cell_values(arm: Arm, streams: list[int], branches: list[int], permutations:
     for b in branches:
         if not 1 < b <= k:
             continue
-        spread = _jackknife(lambda _codes, c, s, b=b: best_of_k(c, s, b), arm) if b < k else unknown
+        spread = _jackknife(functools.partial(_best_of, b), arm) if b < k else unknown
         yield Value(f"best_of_{SCORE}", 1, b, best_of_k(arm.correct, arm.score, b), spread)
         for p in votes:
             if p * b <= k:
@@ -277,4 +282,3 @@ def skipped(card: ModelCard, precision: str, bits: float, config: dict[str, Any]
         for b in budgets["B"]
         if p * b > k
     ]
-

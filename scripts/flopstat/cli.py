@@ -45,7 +45,9 @@ def sample(
     pool, account = sampling.draw_samples(part, model, precision, wanted["sampling"], wanted["max_tokens"], wanted["seed"], store)
     sampling.write_view(pool, part, wanted["sampling"]["samples"], wanted["max_tokens"], out)
     summary.write_text(json.dumps(account, indent=1) + "\n", encoding="utf-8")
-    typer.echo(f"{model.name}@{precision}: {account['chains_drawn']} drawn, {account['chains_stored']} of {account['chains_asked']} were stored")
+    typer.echo(
+        f"{model.name}@{precision}: {account['chains_drawn']} drawn, {account['chains_stored']} of {account['chains_asked']} were stored"
+    )
 
 
 @app.command()

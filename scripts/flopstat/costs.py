@@ -41,7 +41,7 @@ class Flops:
     def prefill(self, n: NDArray[np.int64] | int) -> NDArray[np.float64]:
         """n prompt tokens at once, the full n × n attention square, logits of the last position only."""
         n = np.asarray(n, dtype=np.float64)
-        return 2.0 * self.layer_weights * n + self.attention * n**2 + 2.0 * self.head_weights
+        return np.asarray(2.0 * self.layer_weights * n + self.attention * n**2 + 2.0 * self.head_weights, dtype=np.float64)
 
     def forward(self, n: int) -> float:
         """n tokens at once with logits of every position: what a counter sees in one eager forward pass."""
@@ -59,7 +59,8 @@ class Flops:
         n = np.asarray(tokens, dtype=np.float64)
         p = np.asarray(prompt, dtype=np.float64)
         passes = np.maximum(n - 1, 0)
-        return passes * 2.0 * (self.layer_weights + self.head_weights) + self.attention * (passes * p + n * passes / 2)
+        attended = passes * p + n * passes / 2
+        return np.asarray(passes * 2.0 * (self.layer_weights + self.head_weights) + self.attention * attended, dtype=np.float64)
 
 
 def c_counted(card: ModelCard, tokens: int) -> float:

@@ -1,7 +1,7 @@
 """Exact expectations over all subsets of a pool (U-statistics), per problem.
 
-A pool holds K exchangeable samples of a problem. The accuracy of a strategy that uses k of them is the average over all k-subsets, in closed
-form here, so it holds no Monte Carlo noise. Each function returns one value per problem; the mean over problems is the accuracy.
+A pool holds K exchangeable samples of a problem. The accuracy of a strategy that uses k of them is the average over all k-subsets, in
+closed form here, so it holds no Monte Carlo noise. Each function returns one value per problem; the mean over problems is the accuracy.
 
 Answers come as integer codes, (problems, K): equal answers of one problem have equal codes, NO_ANSWER marks a chain without
 one. `gold` holds the code of the gold answer, (problems,), or a code that no sample has.
@@ -168,9 +168,7 @@ def _with_j_votes(patterns: NDArray[np.int64], j: int, top: int, binomial: Float
     return out
 
 
-def majority_of_best_of(
-    codes: Codes, gold: Codes, score: Floats, p: int, b: int, permutations: NDArray[np.int64]
-) -> tuple[Floats, Floats]:
+def majority_of_best_of(codes: Codes, gold: Codes, score: Floats, p: int, b: int, permutations: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """Accuracy of a vote over p streams, each the best by score of b branches, from random cuts of the pool.
 
     Every permutation of a problem's samples is cut into floor(K / pb) disjoint draws of p·b; each draw gives p winners and one vote, ties
@@ -212,4 +210,3 @@ def vote_share(votes: Codes, gold: np.int64 | int) -> Floats:
     hits = (tops & (votes == gold)).sum(axis=1)
     total = tops.sum(axis=1)
     return np.divide(hits, total, out=np.zeros(len(votes)), where=total > 0)
-

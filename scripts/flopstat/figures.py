@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -74,8 +74,8 @@ def plot_accuracy(
 ) -> pd.DataFrame:
     """Accuracy against counted FLOPs per problem, study problems.
 
-    Left: the axes T, P and B at each model's reference precision, the Pareto frontier over all cells with its simultaneous band, and the cost range in
-    which the larger model's single pass overtakes the best of the smaller. Right: votes at the largest T for each precision.
+    Left: the axes T, P and B at each model's reference precision, the Pareto frontier over all cells with its simultaneous band, and the
+    cost range in which the larger model's single pass overtakes the best of the smaller. Right: votes at the largest T by precision.
 
     Returns
     -------
@@ -134,13 +134,23 @@ def _draw_axes(ax: Axes, data: pd.DataFrame, colors: dict[str, Any]) -> None:
 def _draw_crossovers(ax: Axes, crossovers: pd.DataFrame, colors: dict[str, Any]) -> None:
     """Shade the cost range in which each larger model's single pass overtakes, and mark where it is ahead for sure."""
     rows = crossovers[(crossovers["cost"] == "flops") & (crossovers["kind"] == "single") & crossovers["at_high"].notna()]
-    for row in rows.itertuples():
-        color = colors[row.large]
-        ax.axvspan(row.at_low, row.at_high, color=color, alpha=0.15 if row.status == "found" else 0.07, lw=0)
-        ax.axvline(row.at_high, color=color, lw=0.9, ls=":")
-        note = f"{row.large} single pass ahead"
-        place = {"xycoords": ("data", "axes fraction"), "xytext": (2, -2), "textcoords": "offset points"}
-        ax.annotate(note, (row.at_high, 1.0), rotation=90, fontsize=6.5, color=color, ha="left", va="top", **place)
+    for _, row in rows.iterrows():
+        low, high, large = float(row["at_low"]), float(row["at_high"]), str(row["large"])
+        color = colors[large]
+        ax.axvspan(low, high, color=color, alpha=0.15 if row["status"] == "found" else 0.07, lw=0)
+        ax.axvline(high, color=color, lw=0.9, ls=":")
+        ax.annotate(
+            f"{large} single pass ahead",
+            (high, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(2, -2),
+            textcoords="offset points",
+            rotation=90,
+            fontsize=6.5,
+            color=color,
+            ha="left",
+            va="top",
+        )
 
 
 def _looks(precisions: list[str]) -> dict[str, tuple[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -168,7 +169,7 @@ def crossover(grid: Floats, difference: Floats, boot: Floats, confidence: float,
 
 
 def crossovers(judged: Judged, cost: str) -> pd.DataFrame:
-    """Crossovers of every pair of neighbours in size: the larger one's single pass, greedy pass and best cell against the best of the smaller."""
+    """Crossovers of neighbours in size: the larger one's single pass, greedy pass and best cell against the best of the smaller."""
     cells = judged.cells
     sizes = cells[["model", "n_params"]].drop_duplicates().sort_values("n_params")["model"].tolist()
     empty = Crossover("one_model", np.nan, np.nan, np.nan, np.nan)
@@ -177,7 +178,7 @@ def crossovers(judged: Judged, cost: str) -> pd.DataFrame:
         rows.append({"cost": cost, "small": sizes[0], "large": sizes[0], "kind": "best", **vars(empty)})
     value = cells[cost].to_numpy(dtype=float)
     accuracy = cells["accuracy"].to_numpy(dtype=float)
-    for small, large in zip(sizes, sizes[1:], strict=False):
+    for small, large in itertools.pairwise(sizes):
         mine = (cells["model"] == small).to_numpy()
         for kind in ("single", "greedy", "best"):
             theirs = (cells["model"] == large).to_numpy()

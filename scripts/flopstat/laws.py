@@ -83,7 +83,9 @@ def fit_kappa(curve: Floats, w: Floats, confidence: float) -> Parameter:
     covariance = np.cov(boot, rowvar=False)
     variance = np.diag(covariance).copy()
     if not variance.max() > 0:
-        return Parameter("kappa-log-p", "kappa", float("nan"), float("nan"), float("nan"), False, "not identified: no vote changes any answer")
+        return Parameter(
+            "kappa-log-p", "kappa", float("nan"), float("nan"), float("nan"), False, "not identified: no vote changes any answer"
+        )
     covariance = (1 - SHRINKAGE) * covariance + SHRINKAGE * np.diag(variance) + 1e-12 * variance.max() * np.eye(len(p))
     inverse_x = np.linalg.solve(covariance, x)
     projector = inverse_x / (x @ inverse_x)
@@ -133,8 +135,8 @@ def _invert(target: Floats, log_n: Floats, reference: Floats) -> Floats:
 def fit_alpha(quantized: Floats, n_params: int, references: list[tuple[int, Floats]], w: Floats, confidence: float) -> Parameter:
     """α of A_ref(α N) = A_q(N): the size of the reference model that is as accurate, over the model's own.
 
-    logit A of the reference arms is taken as piecewise linear in ln N; outside their range α is not identified and bounded on one side. The whole
-    chain is refitted in every bootstrap replicate.
+    logit A of the reference arms is taken as piecewise linear in ln N; outside their range α is not identified and bounded on one side. The
+    whole chain is refitted in every bootstrap replicate.
 
     Parameters
     ----------

@@ -147,8 +147,8 @@ def _folder(entry: dict[str, Any], store: Path) -> tuple[Path, str, float | None
         from huggingface_hub import snapshot_download
 
         patterns = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
-        path = snapshot_download(entry["repo"], revision=entry["revision"], allow_patterns=patterns)
-        return Path(path), f"{entry['repo']}@{entry['revision']}", None
+        downloaded = snapshot_download(entry["repo"], revision=entry["revision"], allow_patterns=patterns)
+        return Path(downloaded), f"{entry['repo']}@{entry['revision']}", None
     named = entry["path"]
     path = package_file(named) if named.startswith("package:") else Path(named)
     if source == "gguf":
@@ -186,7 +186,9 @@ def describe(entry: dict[str, Any], store: Path) -> ModelCard:
             path=str(folder.relative_to(ROOT)) if folder.is_relative_to(ROOT) else str(folder),
             stored=stored,
             weights_sha256=sha256_of_files(files),
-            tokenizer_sha256=sha256_of_files([p for p in folder.iterdir() if p.name.startswith(("tokenizer", "chat_template", "vocab", "merges"))]),
+            tokenizer_sha256=sha256_of_files(
+                [p for p in folder.iterdir() if p.name.startswith(("tokenizer", "chat_template", "vocab", "merges"))]
+            ),
             architecture=(config.get("architectures") or [config["model_type"]])[0],
             n_params=sum(_product(s) for s in shapes.values()),
             n_params_non_embedding=sum(_product(s) for n, s in shapes.items() if not _EMBEDDING.search(n)),
@@ -374,8 +376,8 @@ def check_names(config: Config) -> None:
 def stored_identity(entry: dict[str, Any]) -> str:
     """What says, without network and in milliseconds, that a model's stored weights are still the same.
 
-    The hash of a shipped ladder model, names and sizes of a local folder's or file's weights, the revision of a hub model. A missing path is left
-    to `describe`, which names it.
+    The hash of a shipped ladder model, names and sizes of a local folder's or file's weights, the revision of a hub model. A missing path
+    is left to `describe`, which names it.
     """
     if entry["source"] == "ladder":
         return sha256_of_files(sorted((LADDER / entry["name"]).glob("*.safetensors")))

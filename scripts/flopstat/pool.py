@@ -107,9 +107,7 @@ class Pool:
             for path in self.segments()
         ]
         table = pa.concat_tables(parts) if parts else SCHEMA.empty_table()
-        serves = pc.or_(
-            pc.equal(table["finish_reason"], "eos"), pc.greater_equal(table["n_tokens"], max_tokens)
-        )
+        serves = pc.or_(pc.equal(table["finish_reason"], "eos"), pc.greater_equal(table["n_tokens"], max_tokens))
         table = table.filter(serves)
         keys = table.select(["problem_key", "sample"]).to_pandas()
         return table.take(pa.array(keys.drop_duplicates().sort_values(["problem_key", "sample"]).index.to_numpy()))
@@ -119,4 +117,3 @@ class Pool:
         there = self.rows(problem_keys, max_tokens, ["problem_key", "sample", "finish_reason", "n_tokens"])
         have = set(zip(there["problem_key"].to_pylist(), there["sample"].to_pylist(), strict=True))
         return [(p, i) for p in problem_keys for i in samples if (p, i) not in have]
-

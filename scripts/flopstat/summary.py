@@ -38,7 +38,8 @@ def summarize(study: Path) -> str:
     configurations = tables.read("configurations", study / "configurations.csv")
     n = int(configurations.loc[configurations["split"] == "study", "n_problems"].iloc[0])
     confidence = json.loads((study / "run.json").read_text(encoding="utf-8"))["config"]["statistics"]["confidence"]
-    out = [f"{configurations['study'].iloc[0]}: best cell for a budget ({n} study problems, {confidence:.0%} intervals over problems like these)"]
+    name = configurations["study"].iloc[0]
+    out = [f"{name}: best cell for a budget ({n} study problems, {confidence:.0%} intervals over problems like these)"]
     for budget in np.geomspace(edge["value"].min(), edge["value"].max(), BUDGETS) * (1 + 1e-9):
         row = edge[edge["value"] <= budget].iloc[-1]
         out.append(f"  {budget:8.2e} FLOP/problem  {_percent(row):24}  {_cell(row)}")

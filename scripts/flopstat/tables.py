@@ -107,8 +107,16 @@ TABLES: dict[str, dict[str, Column]] = {
         "accuracy": _share("correct / asked"),
         "accuracy_low": _share("lower limit"),
         "accuracy_high": _share("upper limit"),
-        "se_sampling": Column("float", "share", "standard error from the finite pool, these problems held fixed; missing for P × B composites and k = K", True, 0.0),
-        "se_problems": Column("float", "share", "standard error from the choice of problems, without the sampling part; missing where not split", True, 0.0),
+        "se_sampling": Column(
+            "float",
+            "share",
+            "standard error from the finite pool, these problems held fixed; missing for P × B composites and k = K",
+            True,
+            0.0,
+        ),
+        "se_problems": Column(
+            "float", "share", "standard error from the choice of problems, without the sampling part; missing where not split", True, 0.0
+        ),
         "n_asked": _count("chains", "chains the estimate rests on: problems × pool size"),
         "n_answered": _count("chains", "with an answer at T"),
         "n_no_answer": _count("chains", "finished without an answer"),

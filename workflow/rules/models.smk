@@ -28,10 +28,10 @@ rule describe_model:
 
 
 rule ladder_weights:
-    """Train the ladder anew (hours; not part of the default run)."""
-    localrule: True
     input:
         expand("results/ladder-training/{size}/model.safetensors", size=["ladder-30k", "ladder-160k", "ladder-900k", "ladder-3m"]),
+    """Train the ladder anew (hours; not part of the default run)."""
+    localrule: True
 
 
 rule train_ladder:

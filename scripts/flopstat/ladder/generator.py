@@ -41,9 +41,7 @@ from flopstat.errors import InputError
 
 Split = Literal["training", "heldout", "verifier", "calibration", "study", "fresh"]
 
-NAMES = tuple(
-    "Ada Ben Cleo Dan Eve Finn Gus Hana Ivan Jade Kai Lena Mia Noah Olga Paul Quinn Rosa Sam Tom Uma Vera Will Zoe".split()
-)
+NAMES = tuple("Ada Ben Cleo Dan Eve Finn Gus Hana Ivan Jade Kai Lena Mia Noah Olga Paul Quinn Rosa Sam Tom Uma Vera Will Zoe".split())
 OBJECTS = tuple("apples books coins eggs marbles pencils shells stamps".split())
 MAX_COUNT = 99
 MAX_BASE = 40

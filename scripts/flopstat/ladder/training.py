@@ -2,7 +2,8 @@
 
 The trunk runs at a constant learning rate. At each token count of `branches` a copy leaves the trunk and decays linearly to
 zero over `decay_fraction` of the tokens seen so far; its held-out loss is one point (N, D) of the training log that laws are
-fitted to. One branch, the last unless `sizes` says otherwise, is the shipped model. In-schedule losses are logged beside them and never fitted.
+fitted to. One branch, the last unless `sizes` says otherwise, is the shipped model. In-schedule losses are logged beside them and
+never fitted.
 
 The batch of step s is a function of (seed, s) alone and both optimisers are deterministic on one thread, so a run that
 was killed and resumed ends in the same weights as an undisturbed one.
