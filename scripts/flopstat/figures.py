@@ -89,17 +89,17 @@ def plot_accuracy(
     colors = dict(zip(models, sns.color_palette("colorblind", len(models)), strict=True))
     precisions = list(dict.fromkeys(configurations["precision"]))
     with mpl.rc_context(STYLE):
-        fig, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.9), sharey=True, sharex=True, width_ratios=(1.25, 1))
+        fig, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.6), sharey=True, sharex=True, width_ratios=(1.25, 1))
+        left.set_xscale("log")
         _draw_axes(left, data[data["panel"] == "axes"], colors)
-        _draw_crossovers(left, crossovers, colors)
         _draw_precisions(right, data[data["panel"] == "precisions"], colors, precisions)
+        _draw_crossovers(left, crossovers, colors)
         left.set_ylabel("accuracy (correct / asked)")
         n = int(configurations.loc[configurations["split"] == "study", "n_problems"].iloc[0])
         left.set_title(f"(a) T, P and B at the reference precision, {n} problems")
         right.set_title("(b) votes at the largest T, by precision")
         right.yaxis.set_tick_params(labelleft=True)
         for ax in (left, right):
-            ax.set_xscale("log")
             ax.set_xlabel("FLOP per problem (counted)")
         left.set_ylim(-0.02, 1.02)
         styles = [Line2D([], [], color="0.35", marker=m, ls=s, ms=4, label=label) for label, m, s in SERIES.values()]
@@ -134,21 +134,22 @@ def _draw_axes(ax: Axes, data: pd.DataFrame, colors: dict[str, Any]) -> None:
 def _draw_crossovers(ax: Axes, crossovers: pd.DataFrame, colors: dict[str, Any]) -> None:
     """Shade the cost range in which each larger model's single pass overtakes, and mark where it is ahead for sure."""
     rows = crossovers[(crossovers["cost"] == "flops") & (crossovers["kind"] == "single") & crossovers["at_high"].notna()]
-    for _, row in rows.iterrows():
+    left, right = ax.get_xlim()
+    for number, (_, row) in enumerate(rows.iterrows()):
         low, high, large = float(row["at_low"]), float(row["at_high"]), str(row["large"])
         color = colors[large]
         ax.axvspan(low, high, color=color, alpha=0.15 if row["status"] == "found" else 0.07, lw=0)
         ax.axvline(high, color=color, lw=0.9, ls=":")
+        on_the_right = np.log(high / left) > 0.55 * np.log(right / left)
         ax.annotate(
-            f"{large} single pass ahead",
-            (high, 1.0),
+            f"single pass of {large} ahead \N{RIGHTWARDS ARROW}",
+            (high, 0.995 - 0.05 * number),
             xycoords=("data", "axes fraction"),
-            xytext=(2, -2),
+            xytext=(-3 if on_the_right else 3, 0),
             textcoords="offset points",
-            rotation=90,
             fontsize=6.5,
             color=color,
-            ha="left",
+            ha="right" if on_the_right else "left",
             va="top",
         )
 

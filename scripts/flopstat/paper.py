@@ -181,8 +181,8 @@ def values(
     effective = effective.iloc[0] if isinstance(effective, pd.DataFrame) else effective
     counted = float(np.atleast_1d(first.loc[("prefill", "c_counted"), "value"])[0])
     crossings = tables["crossovers"][tables["crossovers"]["cost"] == "flops"]
-    sentences = [_crossover_sentence(row) for _, row in crossings.iterrows()]
-    headline = crossings[crossings["kind"].isin(["single", "best"])].drop_duplicates(["small", "large"])
+    headline = crossings.drop_duplicates(["small", "large"])  # the single pass comes first
+    sentence = " ".join(_crossover_sentence(row) for _, row in headline.iterrows())
     hardware = measured[0]["identity"]["fingerprint"]
     ordered = {
         "Title": escape(config["title"] or config["study"]),
@@ -216,8 +216,7 @@ def values(
         "CRepeats": str(config["calibration"]["repeats"]),
         "CCounted": number(counted),
         "DatasetSentence": _dataset_sentence(config),
-        "AbstractResult": " ".join(_crossover_sentence(row) for _, row in headline.iterrows()),
-        "CrossoverSentences": " ".join(sentences),
+        "CrossoverSentences": sentence,
         "KappaSentence": _kappa_sentence(tables["laws"]),
         "Limits": _limits(config, cards, configurations),
         "BestRows": _best_rows(tables["frontier"]),

@@ -1,0 +1,166 @@
+"""Fixtures that several test files share: tiny models on disk, cards of the shipped ladder, one synthetic graded study."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import dataclasses
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pandas as pd
+import pytest
+
+from flopstat import cells, config, frontier, laws, models, problems
+
+ROOT = Path(__file__).resolve().parents[1]
+LADDER = ("ladder-30k", "ladder-160k")
+
+hypothesis.settings.register_profile("flopstat", deadline=None, derandomize=True, max_examples=60, database=None)
+hypothesis.settings.load_profile("flopstat")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shipped(tmp_path_factory):
+    """Card of a shipped ladder model by name."""
+    store = tmp_path_factory.mktemp("store")
+    return lambda name: models.describe({"name": name, "source": "ladder"}, store)
+
+
+@pytest.fixture(scope="session")
+def saved_model(tmp_path_factory):
+    """Save a random decoder with the ladder's tokenizer; returns its folder."""
+    import torch
+    import transformers
+
+    from flopstat.ladder.tokenizer import VOCABULARY, build_tokenizer
+
+    def save(kind: str = "Qwen2", **shape) -> Path:
+        default = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+        shape = {"vocab_size": len(VOCABULARY), "max_position_embeddings": 256, "tie_word_embeddings": True} | default | shape
+        folder = tmp_path_factory.mktemp("model")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(5)
+            ends = {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0}
+            model = getattr(transformers, f"{kind}ForCausalLM")(getattr(transformers, f"{kind}Config")(**shape, **ends))
+        model.save_pretrained(folder)
+        build_tokenizer().save_pretrained(folder)
+        return folder
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def random_model(saved_model):
+    """A small random Qwen2 in float64 whose distribution is far from flat, so that draws and argmax mean something."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(saved_model(), dtype=torch.float64).eval()
+    for parameter in model.parameters():
+        parameter.data *= 8 if parameter.ndim == 2 else 1
+    return model
+
+
+@pytest.fixture(scope="session")
+def study_config():
+    """A resolved two-model study of a size that tests can afford."""
+    return config.resolve(
+        {
+            "study": "synthetic",
+            "title": "100% of $5 & more_",
+            "dataset": {"source": "ladder", "n_study": 12, "n_calibration": 12},
+            "models": [{"name": n, "source": "ladder", "precisions": ["fp32", "rtn3"]} for n in LADDER],
+            "sampling": {"samples": 8},
+            "budgets": {"T": [16, 64], "T_recipe": [64], "P": [1, 2, 4], "B": [1, 2, 4]},
+            "statistics": {"replicates": 200},
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def study(study_config, shipped):
+    """Every table of a study from simulated grades, by the library's own functions: a mapping with tables, cards and measurements."""
+    selection = problems.select_problems(study_config["dataset"], study_config["prompt"], study_config["seed"])
+    rng = np.random.default_rng(0)
+    cards = {name: shipped(name) for name in LADDER}
+    skill = {"ladder-30k@fp32": 0.35, "ladder-30k@rtn3": 0.25, "ladder-160k@fp32": 0.75, "ladder-160k@rtn3": 0.6}
+    grades = {arm: _grades(selection.problems, level, study_config, rng) for arm, level in skill.items()}
+    parts, long, left_out, calibration = [], [], [], []
+    shrunk = study_config | {"samples": study_config["sampling"]["samples"]}
+    for arm, graded in grades.items():
+        card, precision = cards[arm.split("@")[0]], arm.split("@")[1]
+        configurations, per_problem = cells.estimate_arm(graded, selection.problems, card, precision, 16.0, 2.1, (3.0, 2.5, 3.5), shrunk)
+        parts.append(configurations)
+        long.append(per_problem)
+        left_out += cells.skipped(card, precision, 16.0, shrunk)
+        for metric, value in {"c_counted": 2.1, "c_effective": 3.0}.items():
+            where = {"arm": arm, "phase": "prefill", "batch": 1, "context": 64, "unit": "FLOP/(token·parameter)"}
+            calibration.append(where | {"metric": metric, "value": value, "low": value, "high": value})
+    references = dict.fromkeys(LADDER, "fp32")
+    tables = {
+        "problems": selection.problems,
+        "refusals": selection.refusals,
+        "configurations": pd.concat(parts, ignore_index=True),
+        "configurations_skipped": pd.DataFrame(left_out),
+        "calibration": pd.DataFrame(calibration),
+        "cells": pd.concat(long, ignore_index=True),
+        "laws": pd.DataFrame(laws.fit_study_laws(grades, cards, references, selection.problems, study_config)),
+    }
+    judged = frontier.judge(tables["configurations"], tables["cells"], study_config)
+    tables["frontier"] = pd.concat([frontier.frontier(judged, cost) for cost in frontier.COSTS], ignore_index=True)
+    tables["crossovers"] = pd.concat([frontier.crossovers(judged, cost) for cost in frontier.COSTS], ignore_index=True)
+    measured = [{"identity": {"fingerprint": {"processor": "a_cpu #1", "threads": 1}}}]
+    return {"tables": tables, "cards": list(cards.values()), "grades": grades, "measured": measured, "judged": judged}
+
+
+def _grades(chosen: pd.DataFrame, level: float, wanted: dict, rng: np.random.Generator) -> pd.DataFrame:
+    """Simulated grades: harder problems are answered worse, a shorter T truncates some."""
+    rows = []
+    for problem in chosen.itertuples():
+        p = np.clip(level + 0.1 * (3 - problem.difficulty), 0.02, 0.98)
+        for sample in range(-1, wanted["sampling"]["samples"]):
+            u, length = rng.random(), int(rng.integers(8, 64))
+            for t in wanted["budgets"]["T"]:
+                done = length <= t
+                answer = (problem.gold if u < p else str(int(u * 7) + 200)) if done else None
+                rows.append(
+                    {
+                        "problem_id": problem.problem_id,
+                        "split": problem.split,
+                        "difficulty": problem.difficulty,
+                        "sample": sample,
+                        "T": t,
+                        "answer": answer,
+                        "state": "answered" if done else "truncated",
+                        "correct": answer == problem.gold,
+                        "finish_reason": "eos" if done else "length",
+                        "n_tokens": min(length, t),
+                        "prompt_tokens": 40 + problem.difficulty,
+                        "mean_logprob": -float(rng.random()),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope="session")
+def chain():
+    """Make a chain by hand: `chain(problem, sample, ids, finish)`."""
+    from flopstat.engine import Chain
+
+    def make(problem: str, sample: int, ids, finish: str = "eos", prompt_tokens: int = 3):
+        ids = np.asarray(ids, dtype=np.int32)
+        arrays = {n: np.linspace(-1, 1, len(ids), dtype=np.float32) + i for i, n in enumerate(("logprob", "entropy", "self_certainty", "confidence"))}
+        made = Chain(problem, sample, prompt_tokens, finish, ids, **arrays, near_ties=0)
+        assert {f.name for f in dataclasses.fields(made)} >= set(arrays)
+        return made
+
+    return make

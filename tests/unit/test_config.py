@@ -1,0 +1,114 @@
+"""Configuration: shipped files resolve, broken ones are refused with one line that names the key."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from flopstat import cli, config, models
+from flopstat.errors import InputError
+
+ROOT = config.ROOT
+BASE = ROOT / "config" / "config.yaml"
+STUDIES = sorted((ROOT / "config" / "studies").glob("*.yaml"))
+PERSONAS = sorted((ROOT / "config" / "personas").glob("*.yaml"))
+QWEN = ROOT / "config" / "studies" / "qwen2.5-gsm8k.yaml"
+SHIPPED = [(BASE,), *((BASE, s) for s in STUDIES), *((BASE, QWEN, p) for p in PERSONAS)]
+BROKEN = sorted((ROOT / "tests" / "config" / "broken").glob("*.yaml"))
+SMALL = {
+    "study": "s",
+    "dataset": {"source": "ladder"},
+    "models": [{"name": "m", "source": "ladder", "precisions": ["fp32"]}],
+    "budgets": {"T": [32, 8]},
+    "sampling": {"samples": 4},
+}
+
+
+@pytest.mark.parametrize("files", SHIPPED, ids=lambda files: "+".join(f.stem for f in files))
+def test_shipped_config_resolves(files):
+    resolved = config.load(*files)
+    models.check_names(resolved)
+    assert resolved["study"] == yaml.safe_load(files[-1].read_text(encoding="utf-8"))["study"]
+    assert len(set(config.arms(resolved))) == sum(len(m["precisions"]) for m in resolved["models"])
+    assert config.resolve(resolved) == resolved
+
+
+def test_shipped_studies_have_names_of_their_own():
+    names = [config.load(*files)["study"] for files in SHIPPED]
+    assert len(set(names)) == len(names)
+
+
+def test_qwen_study_has_exactly_its_two_models():
+    names = ["Qwen2.5-1.5B-Instruct", "Qwen2.5-7B-Instruct"]
+    for files in [(BASE, QWEN), *((BASE, QWEN, p) for p in PERSONAS)]:
+        assert [m["name"] for m in config.load(*files)["models"]] == names
+
+
+def test_defaults_are_filled_at_every_depth_and_the_input_is_left_alone():
+    before = yaml.safe_dump(SMALL)
+    resolved = config.resolve(SMALL)
+    assert yaml.safe_dump(SMALL) == before
+    assert resolved["statistics"] == {"replicates": 2000, "confidence": 0.95}
+    assert resolved["calibration"]["batches"] == [1, 64]
+    assert resolved["models"][0]["revision"] is None
+    assert resolved["prompt"]["instruction"] == "{question}"
+    assert resolved["budgets"]["T"] == [8, 32]  # sorted
+
+
+def test_every_key_of_the_schema_is_described():
+    def walk(node, where):
+        for key, child in node.get("properties", {}).items():
+            if child.get("type") not in ("object",):
+                assert child.get("description"), f"{where}{key} has no description"
+            walk(child, f"{where}{key}.")
+        if node.get("type") == "object":
+            assert node["additionalProperties"] is False, where
+
+    walk(config.schema(), "")
+
+
+def test_merge_is_deep_for_mappings_and_replaces_lists():
+    merged = config.merge({"a": {"x": 1, "y": [1, 2]}, "b": 1}, {"a": {"y": [3]}, "c": None})
+    assert merged == {"a": {"x": 1, "y": [3]}, "b": 1, "c": None}
+
+
+@pytest.mark.parametrize(("n", "size", "count"), [(1, 500, 1), (500, 500, 1), (501, 500, 2), (150, 25, 6)])
+def test_shards_cover_all_problems(n, size, count):
+    loaded = config.resolve(SMALL | {"sampling": {"samples": 4, "shard_problems": size}})
+    loaded["dataset"] |= {"n_study": n, "n_calibration": 0}
+    assert config.shards(loaded) == [f"{i:03d}" for i in range(count)]
+
+
+def test_there_are_broken_configs():
+    assert len(BROKEN) >= 12
+
+
+@pytest.mark.parametrize("path", BROKEN, ids=lambda p: p.stem)
+def test_broken_config_ends_with_one_line_that_names_the_key(path, capsys, monkeypatch):
+    expected = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# expect: ")
+    monkeypatch.setattr(sys, "argv", ["flopstat", "study-name", str(BASE), str(path)])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert (left.value.code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert err.startswith("flopstat: ")
+    assert expected in err
+
+
+@pytest.mark.parametrize("content", [b"study: \xff\xfe", b"a: b: c\n  - [", b"- a list", b"", b"%PDF-1.5"])
+def test_file_that_is_no_config_names_the_file(tmp_path, content):
+    path = tmp_path / "noise.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"noise\.yaml"):
+        config.load(BASE, path)
+
+
+def test_study_name_on_the_command_line():
+    command = [sys.executable, "-m", "flopstat.cli", "study-name", str(BASE)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ladder\n", "")
+    done = subprocess.run([*command, "absent.yaml"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == ["flopstat: absent.yaml: no such config file"]
