@@ -21,6 +21,7 @@ Floats = NDArray[np.float64]
 
 SCORE = "mean_logprob"
 PERMUTATIONS = 16
+MONTE_CARLO_SHARE = 0.1  # of the standard error; a composite's Monte Carlo error above it is flagged
 ANSWER_TOKENS = 0  # ASSUME no forced answers: budgets are obeyed by cutting, so A = 0 in flops_nominal
 
 
@@ -89,13 +90,14 @@ def matrices(grades: pd.DataFrame, gold: dict[str, str], flops: Flops) -> Arm:
 
 @dataclass(frozen=True)
 class Value:
-    """A cell's accuracy per problem, and the variance of it that comes from the finite pool (NaN where not split)."""
+    """A cell's accuracy per problem, its variance that comes from the finite pool (NaN where not split), and its Monte Carlo error."""
 
     strategy: str
     p: int
     b: int
     accuracy: Floats
     sampling_variance: Floats
+    monte_carlo: Floats | None = None
 
 
 def _jackknife(estimate: Callable[[NDArray[np.int64], NDArray[np.bool_], Floats], Floats], arm: Arm) -> Floats:
@@ -134,8 +136,8 @@ def cell_values(arm: Arm, streams: list[int], branches: list[int], permutations:
         yield Value(f"best_of_{SCORE}", 1, b, best_of_k(arm.correct, arm.score, b), spread)
         for p in votes:
             if p * b <= k:
-                value, _ = majority_of_best_of(arm.codes, arm.gold, arm.score, p, b, permutations)
-                yield Value("majority_of_best_of", p, b, value, unknown)
+                value, error = majority_of_best_of(arm.codes, arm.gold, arm.score, p, b, permutations)
+                yield Value("majority_of_best_of", p, b, value, unknown, error)
 
 
 def permutations_for(k: int, seed: int) -> NDArray[np.int64]:
@@ -201,6 +203,8 @@ def estimate_arm(
                 seed_cost = [flops_seed(value.b, t, card.n_params, c) for c in c_effective]
                 nominal = flops_nominal(value.p, value.b, t, ANSWER_TOKENS, card.n_params, c_counted)
                 flags = ["wilson"] * bool(interval.wilson[0]) + ["recipe_T"] * (t in budgets["T_recipe"])
+                if value.monte_carlo is not None and np.sqrt((value.monte_carlo**2).sum()) / len(spent) > MONTE_CARLO_SHARE * total:
+                    flags.append("monte_carlo")
                 row = {
                     "study": config["study"],
                     "arm": arm_name,

@@ -85,7 +85,7 @@ class Account:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What an engine can promise; the sampling stage refuses an engine that lacks what a study needs."""
+    """What an engine can promise: streams per sample, the same chains whatever the batch, full log-probabilities, ids as input."""
 
     own_randomness: bool
     batch_invariant: bool

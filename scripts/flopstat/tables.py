@@ -126,7 +126,13 @@ TABLES: dict[str, dict[str, Column]] = {
         "accuracy_bound_high": _share("accuracy of one chain with failed chains as right; of the cell where none failed"),
         "mean_tokens": Column("float", "tokens", "tokens generated per problem asked, all P·B chains", low=0),
         "estimand": Column("str", "", "what the interval is about"),
-        "flags": Column("str", "", "wilson: interval on the effective n; recipe_T: a budget of the source recipe", nullable=True),
+        "flags": Column(
+            "str",
+            "",
+            "wilson: interval on the effective n; recipe_T: a budget of the source recipe; monte_carlo: the error of the random cuts "
+            "exceeds a tenth of the standard error",
+            nullable=True,
+        ),
     }
     | _cost("flops_seed", "FLOP", "B·T·N·c_effective as the source recipe writes it")
     | _cost("flops_nominal", "FLOP", "P·B·T·N·c_counted, what to provision")
@@ -185,9 +191,9 @@ TABLES: dict[str, dict[str, Column]] = {
         "kind": Column("str", "", "which cells of the larger model compete: single, greedy or best"),
         "status": Column("str", "", "found, at_entry, none_in_range, not_separable or one_model"),
         "at": Column("float", "FLOP", "cost at which the larger model overtakes", nullable=True),
-        "at_low": Column("float", "FLOP", "lower limit", nullable=True),
-        "at_high": Column("float", "FLOP", "upper limit", nullable=True),
-        "n_more": Column("float", "problems", "further problems that would separate the two at their largest difference", nullable=True),
+        "at_low": Column("float", "FLOP", "lower limit; if not_separable: where the larger model becomes affordable", nullable=True),
+        "at_high": Column("float", "FLOP", "upper limit; if not_separable: from here on the larger model is ahead", nullable=True),
+        "n_more": Column("float", "problems", "further problems that would settle the sign that is open", nullable=True),
     },
 }
 
