@@ -5,7 +5,7 @@ set -euo pipefail
 log=$PWD/.venv/tex.log
 packages=(texlive-latex-base texlive-latex-recommended latexmk lmodern)
 commands=(latexmk pdflatex bibtex kpsewhich)
-files=(booktabs.sty hyperref.sty lmodern.sty microtype.sty natbib.sty plainnat.bst subcaption.sty)
+files=(booktabs.sty caption.sty hyperref.sty lmodern.sty microtype.sty natbib.sty plainnat.bst subcaption.sty)
 
 complete() {
     local name

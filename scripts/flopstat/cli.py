@@ -92,6 +92,19 @@ def train(
 
 
 @app.command()
+def card(
+    out: Annotated[Path, typer.Option(help="Folder of the shipped ladder.")] = Path("workflow/resources/ladder"),
+    problems: Annotated[int, typer.Option(min=6, help="Fresh problems.")] = 1200,
+    seed: Annotated[int, typer.Option(help="Seed of problems and samples.")] = 7,
+    store: Annotated[Path, typer.Option(help="Folder of all pools.")] = Path("results/pools"),
+) -> None:
+    """Measure the ladder on fresh problems and write its model card (minutes)."""
+    from flopstat.ladder.card import write_card
+
+    write_card(out, problems, seed, store)
+
+
+@app.command()
 def summary(study: Annotated[Path, typer.Option(help="Results folder of the study.")]) -> None:
     """Print a study's answer in plain text: best cells for a few budgets, crossovers, where the files lie."""
     from flopstat.summary import summarize

@@ -11,16 +11,19 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from flopstat.arithmetic import evaluate
 from flopstat.errors import InputError
+
+if TYPE_CHECKING:
+    from flopstat.ladder.generator import Split
 
 _ANNOTATION = re.compile(r"<<([^<>]{0,400}?)=([^<>=]{0,60})>>")
 _GOLD = re.compile(r"####\s*(\S[^\n]*)")
@@ -99,17 +102,16 @@ def _from_hub(dataset: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"problem_id": str(i), "question": r["question"], "answer": r["answer"]} for i, r in enumerate(rows)]
 
 
-def _from_ladder(dataset: dict[str, Any], seed: int) -> list[dict[str, Any]]:
-    """Generated problems: each split from its own share of the hash space, chains never repeated."""
-    from flopstat.ladder.generator import Split, generate
+def ladder_rows(wanted: Sequence[tuple[Split, int]], max_steps: int, distractors: int, seed: int) -> list[dict[str, Any]]:
+    """Generated problems of several splits, the numbers of steps in equal shares, no chain of numbers twice."""
+    from flopstat.ladder.generator import generate
 
-    wanted: tuple[tuple[Split, int], ...] = (("calibration", dataset["n_calibration"]), ("study", dataset["n_study"]))
     rows: list[dict[str, Any]] = []
     for number, (split, n) in enumerate(wanted):
         rng = np.random.default_rng([seed, number])
-        per_step = np.bincount(np.arange(n) % dataset["max_steps"], minlength=dataset["max_steps"])
+        per_step = np.bincount(np.arange(n) % max_steps, minlength=max_steps)
         for step, count in enumerate(per_step, start=1):
-            stream = generate(rng, split, steps=step, distractors=dataset["distractors"])
+            stream = generate(rng, split, steps=step, distractors=distractors)
             chains: set[str] = set()
             while len(chains) < count:
                 problem = next(stream)
@@ -165,6 +167,12 @@ def digest(value: object) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
+def with_messages(table: pd.DataFrame, prompt: dict[str, str]) -> pd.DataFrame:
+    """Add the rendered chat messages and their hash, the problem's identity in pools."""
+    messages = [render(q, prompt) for q in table["question"]]
+    return table.assign(messages=[json.dumps(m, ensure_ascii=False) for m in messages], problem_key=[digest(m) for m in messages])
+
+
 @dataclass(frozen=True)
 class Selection:
     """The chosen problems and the account of those that were not."""
@@ -182,7 +190,8 @@ def select_problems(dataset: dict[str, Any], prompt: dict[str, str], seed: int) 
         If fewer deterministic problems remain than are asked for.
     """
     if dataset["source"] == "ladder":
-        rows = _from_ladder(dataset, seed)
+        wanted_rows: tuple[tuple[Split, int], ...] = (("calibration", dataset["n_calibration"]), ("study", dataset["n_study"]))
+        rows = ladder_rows(wanted_rows, dataset["max_steps"], dataset["distractors"], seed)
     elif dataset["source"] == "local":
         rows = read_jsonl(Path(dataset["path"]))
     else:
@@ -205,10 +214,7 @@ def select_problems(dataset: dict[str, Any], prompt: dict[str, str], seed: int) 
         table["split"] = split
     n_unused = int((table["split"] == "unused").sum())
     table = table[table["split"] != "unused"].reset_index(drop=True)
-    messages = [render(q, prompt) for q in table["question"]]
-    table["messages"] = [json.dumps(m, ensure_ascii=False) for m in messages]
-    table["problem_key"] = [digest(m) for m in messages]
     account = {"asked": len(rows), **{r: refusals[r] for r in REASONS}, "not_selected": n_unused, "selected": len(table)}
     if account["asked"] != sum(v for k, v in account.items() if k != "asked"):
         raise AssertionError(f"problems do not add up: {account}")
-    return Selection(table.drop(columns="answer"), pd.DataFrame(account.items(), columns=["reason", "n_problems"]))
+    return Selection(with_messages(table, prompt).drop(columns="answer"), pd.DataFrame(account.items(), columns=["reason", "n_problems"]))

@@ -1,8 +1,10 @@
 """Training: a run that was interrupted ends bit for bit like an undisturbed one, and it learns."""
 
+import itertools
 import math
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -10,6 +12,7 @@ from safetensors.torch import load_file
 
 from flopstat.errors import InputError
 from flopstat.ladder import training
+from flopstat.ladder.generator import generate
 from flopstat.ladder.sizes import SIZES, Size
 from flopstat.ladder.tokenizer import VOCABULARY, build_tokenizer
 from flopstat.problems import judge
@@ -41,7 +44,7 @@ def without_time(log):
     return [{k: v for k, v in row.items() if k != "seconds"} for row in log]
 
 
-@pytest.mark.parametrize(("rows_before_kill", "checkpoints_s"), [(1, 0.0), (2, 0.0), (3, 0.0), (3, 120.0)])
+@pytest.mark.parametrize(("rows_before_kill", "checkpoints_s"), [(1, 0.0), (3, 0.0), (3, 120.0)])
 def test_resumed_run_is_bit_identical(tmp_path, monkeypatch, undisturbed, rows_before_kill, checkpoints_s):
     monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", checkpoints_s)
     first = training.Run(TINY, tmp_path)
@@ -91,7 +94,7 @@ def test_ship_writes_a_model_that_loads_and_refuses_an_unfinished_branch(tmp_pat
 
 
 def test_targets_are_the_solution_and_its_end_only():
-    problems = [p for b in range(2) for p in [next(training.generate(training.np.random.default_rng(b), "training"))]]
+    problems = list(itertools.islice(generate(np.random.default_rng(0), "training"), 4))
     batch = training.collate(problems)
     tokenizer = build_tokenizer()
     for r, problem in enumerate(problems):

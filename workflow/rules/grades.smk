@@ -17,7 +17,7 @@ rule grade_samples:
     benchmark:
         f"{RESULTS}/timings/grade_samples/{{model}}@{{precision}}.tsv"
     conda:
-        "../../envs/analysis.yaml"
+        "../../envs/models.yaml"
     resources:
         mem_mb=4000,
         runtime=30,
