@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from flopstat import tables
-from flopstat.cells import estimate_arm, skipped
+from flopstat.cells import ArmFacts, estimate_arm, skipped
 from flopstat.models import ModelCard
 
 if TYPE_CHECKING:
@@ -33,19 +33,17 @@ def main(
         result = json.loads(measured.read_text(encoding="utf-8"))
         prefill = {row["metric"]: row for row in result["rows"] if row["phase"] == "prefill"}
         effective = prefill["c_effective"]
-        configurations, per_problem = estimate_arm(
-            tables.read("grades", path),
-            problems,
+        facts = ArmFacts(
             cards[model],
             precision,
             result["bits_effective"],
             prefill["c_counted"]["value"],
             (effective["value"], effective["low"], effective["high"]),
-            config,
         )
+        configurations, per_problem = estimate_arm(tables.read("grades", path), problems, facts, config)
         rows.append(configurations)
         long.append(per_problem)
-        left_out += skipped(cards[model], precision, result["bits_effective"], config)
+        left_out += skipped(facts, config)
     tables.write(pd.concat(rows, ignore_index=True), "configurations", path_to_configurations)
     tables.write(pd.DataFrame(left_out, columns=list(tables.TABLES["configurations_skipped"])), "configurations_skipped", path_to_skipped)
     tables.write(pd.concat(long, ignore_index=True), "cells", path_to_per_problem)

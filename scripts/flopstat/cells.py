@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from flopstat import bootstrap
 from flopstat.costs import Flops, flops_nominal, flops_seed
+from flopstat.errors import InputError
 from flopstat.estimators import NO_ANSWER, best_of_k, majority_at_all_k, majority_of_best_of
 from flopstat.grading import count_states
 from flopstat.models import ModelCard
@@ -22,6 +23,7 @@ Floats = NDArray[np.float64]
 SCORE = "mean_logprob"
 PERMUTATIONS = 16
 MONTE_CARLO_SHARE = 0.1  # of the standard error; a composite's Monte Carlo error above it is flagged
+MAX_FAILED = 0.01  # share of failed chains that stops a study
 ANSWER_TOKENS = 0  # ASSUME no forced answers: budgets are obeyed by cutting, so A = 0 in flops_nominal
 
 
@@ -146,15 +148,88 @@ def permutations_for(k: int, seed: int) -> NDArray[np.int64]:
     return np.array([rng.permutation(k) for _ in range(PERMUTATIONS)])
 
 
+@dataclass(frozen=True)
+class ArmFacts:
+    """What a cell's row says of its arm."""
+
+    card: ModelCard
+    precision: str
+    bits_effective: float
+    c_counted: float  # FLOP per token and parameter
+    c_effective: tuple[float, float, float]  # median, low, high, for a prefill at batch 1
+
+    @property
+    def name(self) -> str:
+        return f"{self.card.name}@{self.precision}"
+
+    def columns(self, study: str) -> dict[str, Any]:
+        return {
+            "study": study,
+            "arm": self.name,
+            "model": self.card.name,
+            "n_params": self.card.n_params,
+            "precision": self.precision,
+            "bits_effective": self.bits_effective,
+        }
+
+
+def _accuracy_columns(value: Value, states: dict[str, int], w: Floats, confidence: float, recipe: bool) -> dict[str, Any]:
+    """Accuracy, interval, its parts, the bounds that failed chains leave open, and flags.
+
+    A cell of k chains meets a failed one with probability at most k·n_failed/n_asked, so that far its accuracy could lie on either side;
+    one chain alone counts its failures as wrong already.
+    """
+    n = len(value.accuracy)
+    accuracy = float(np.clip(value.accuracy.mean(), 0.0, 1.0))
+    interval = bootstrap.proportion_interval(value.accuracy[:, None], w, confidence)
+    total = float(interval.se[0])
+    within = float(np.sqrt(value.sampling_variance.sum()) / n)
+    k = value.p * value.b
+    met = k * states["n_failed"] / states["n_asked"]
+    flags = ["wilson"] * bool(interval.wilson[0]) + ["recipe_T"] * recipe
+    if value.monte_carlo is not None and np.sqrt((value.monte_carlo**2).sum()) / n > MONTE_CARLO_SHARE * total:
+        flags.append("monte_carlo")
+    return {
+        "n_problems": n,
+        "accuracy": accuracy,
+        "accuracy_low": min(float(interval.low[0]), accuracy),
+        "accuracy_high": max(float(interval.high[0]), accuracy),
+        "se_sampling": within,
+        "se_problems": float(np.sqrt(max(total**2 - within**2, 0.0))) if np.isfinite(within) else np.nan,
+        **states,
+        "accuracy_bound_low": accuracy if k == 1 else max(0.0, accuracy - met),
+        "accuracy_bound_high": min(1.0, accuracy + met),
+        "estimand": bootstrap.ESTIMAND,
+        "flags": ";".join(flags) or None,
+    }
+
+
+def _cost_columns(value: Value, facts: ArmFacts, t: int, spent: Floats, w: Floats, confidence: float) -> dict[str, Any]:
+    """The three FLOP columns with their limits: calibration's range, none, and the bootstrap over problems."""
+    low, high = bootstrap.mean_interval(spent[:, None], w, confidence)
+    seed = [flops_seed(value.b, t, facts.card.n_params, c) for c in facts.c_effective]
+    nominal = [flops_nominal(value.p, value.b, t, ANSWER_TOKENS, facts.card.n_params, facts.c_counted)] * 3
+    counted = [float(spent.mean()), float(low[0]), float(high[0])]
+    costs = {"flops_seed": seed, "flops_nominal": nominal, "flops": counted}
+    return {f"{name}{end}": v for name, three in costs.items() for end, v in zip(("", "_low", "_high"), three, strict=True)}
+
+
+def _checked_states(states: pd.Series, where: str) -> dict[str, int]:
+    """Counts by state.
+
+    Raises
+    ------
+    InputError
+        If more than 1% of the chains failed: no accuracy is worth stating then.
+    """
+    counts = count_states(states)
+    if counts["n_failed"] > MAX_FAILED * counts["n_asked"]:
+        raise InputError(f"{where}: {counts['n_failed']} of {counts['n_asked']} chains failed, more than 1%; look at states in its grades")
+    return counts
+
+
 def estimate_arm(
-    grades: pd.DataFrame,
-    problems: pd.DataFrame,
-    card: ModelCard,
-    precision: str,
-    bits: float,
-    c_counted: float,
-    c_effective: tuple[float, float, float],
-    config: dict[str, Any],
+    grades: pd.DataFrame, problems: pd.DataFrame, facts: ArmFacts, config: dict[str, Any]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Cells of one arm.
 
@@ -162,8 +237,8 @@ def estimate_arm(
     ----------
     grades : table
         All chains of the arm at all T.
-    c_effective : (median, low, high)
-        C seen on this hardware for a prefill at batch 1, FLOP per token and parameter.
+    config : mapping
+        study, seed, samples (K), budgets and statistics of the config.
 
     Returns
     -------
@@ -171,110 +246,46 @@ def estimate_arm(
         One row per (cell, split), and one per (cell, problem) with its accuracy and FLOPs: what paired intervals are made from.
     """
     budgets, statistics = config["budgets"], config["statistics"]
-    flops = Flops.of(card)
+    flops = Flops.of(facts.card)
     permutations = permutations_for(config["samples"], config["seed"])
     rows: list[dict[str, Any]] = []
     long: list[pd.DataFrame] = []
-    arm_name = f"{card.name}@{precision}"
     for split in ("calibration", "study"):
         chosen = problems[problems["split"] == split]
         if chosen.empty:
             continue
         gold = dict(zip(chosen["problem_id"], chosen["gold"], strict=True))
-        w = bootstrap.weights(
-            chosen["difficulty"].to_numpy(), statistics["replicates"], np.random.default_rng([config["seed"], 3, split == "study"])
-        )
+        rng = np.random.default_rng([config["seed"], 3, split == "study"])
+        w = bootstrap.weights(chosen["difficulty"].to_numpy(), statistics["replicates"], rng)
         for t in budgets["T"]:
             part = grades[(grades["T"] == t) & (grades["split"] == split)]
             arm = matrices(part, gold, flops)
-            states = count_states(part.loc[part["sample"] >= 0, "state"])
+            is_greedy = part["sample"] < 0
+            states = {greedy: _checked_states(part.loc[is_greedy == greedy, "state"], f"{facts.name}, T = {t}") for greedy in (False, True)}
             for value in cell_values(arm, budgets["P"], budgets["B"], permutations):
-                k = value.p * value.b
-                greedy = value.strategy == "greedy"
+                greedy, k = value.strategy == "greedy", value.p * value.b
                 tokens = arm.greedy_tokens if greedy else k * arm.tokens
                 spent = arm.greedy_flops if greedy else arm.prefill_flops + k * arm.decode_flops
-                interval = bootstrap.proportion_interval(value.accuracy[:, None], w, statistics["confidence"])
-                low, high = bootstrap.mean_interval(spent[:, None], w, statistics["confidence"])
-                within = float(np.sqrt(value.sampling_variance.sum()) / len(spent))
-                total = float(interval.se[0])
-                accuracy = float(np.clip(value.accuracy.mean(), 0.0, 1.0))
-                failed = states["n_failed"]
-                share = [float(arm.correct.mean()), float(arm.correct.mean() + failed / states["n_asked"])] if failed else [accuracy] * 2
-                seed_cost = [flops_seed(value.b, t, card.n_params, c) for c in c_effective]
-                nominal = flops_nominal(value.p, value.b, t, ANSWER_TOKENS, card.n_params, c_counted)
-                flags = ["wilson"] * bool(interval.wilson[0]) + ["recipe_T"] * (t in budgets["T_recipe"])
-                if value.monte_carlo is not None and np.sqrt((value.monte_carlo**2).sum()) / len(spent) > MONTE_CARLO_SHARE * total:
-                    flags.append("monte_carlo")
-                row = {
-                    "study": config["study"],
-                    "arm": arm_name,
-                    "model": card.name,
-                    "n_params": card.n_params,
-                    "precision": precision,
-                    "bits_effective": bits,
-                    "T": t,
-                    "P": value.p,
-                    "B": value.b,
-                    "strategy": value.strategy,
-                    "split": split,
-                    "n_problems": len(spent),
-                    "accuracy": accuracy,
-                    "accuracy_low": min(float(interval.low[0]), accuracy),
-                    "accuracy_high": max(float(interval.high[0]), accuracy),
-                    "se_sampling": within,
-                    "se_problems": float(np.sqrt(max(total**2 - within**2, 0.0))) if np.isfinite(within) else np.nan,
-                    **states,
-                    "accuracy_bound_low": share[0],
-                    "accuracy_bound_high": min(share[1], 1.0),
-                    "mean_tokens": float(tokens.mean()),
-                    "estimand": bootstrap.ESTIMAND,
-                    "flags": ";".join(flags) or None,
-                    "flops_seed": seed_cost[0],
-                    "flops_seed_low": seed_cost[1],
-                    "flops_seed_high": seed_cost[2],
-                    "flops_nominal": nominal,
-                    "flops_nominal_low": nominal,
-                    "flops_nominal_high": nominal,
-                    "flops": float(spent.mean()),
-                    "flops_low": float(low[0]),
-                    "flops_high": float(high[0]),
-                }
-                if greedy:
-                    greedy_states = count_states(part.loc[part["sample"] < 0, "state"])
-                    row |= greedy_states | {"accuracy_bound_low": accuracy}
-                    row["accuracy_bound_high"] = min(1.0, accuracy + greedy_states["n_failed"] / greedy_states["n_asked"])
-                rows.append(row)
-                long.append(
-                    pd.DataFrame(
-                        {
-                            "arm": arm_name,
-                            "T": t,
-                            "P": value.p,
-                            "B": value.b,
-                            "strategy": value.strategy,
-                            "split": split,
-                            "problem_id": arm.problem_ids,
-                            "difficulty": chosen["difficulty"].to_numpy(),
-                            "accuracy": value.accuracy,
-                            "flops": spent,
-                        }
-                    )
+                cell = {"T": t, "P": value.p, "B": value.b, "strategy": value.strategy, "split": split}
+                rows.append(
+                    facts.columns(config["study"])
+                    | cell
+                    | {"mean_tokens": float(tokens.mean())}
+                    | _accuracy_columns(value, states[greedy], w, statistics["confidence"], t in budgets["T_recipe"])
+                    | _cost_columns(value, facts, t, spent, w, statistics["confidence"])
                 )
+                each = {"problem_id": arm.problem_ids, "difficulty": chosen["difficulty"].to_numpy()}
+                long.append(pd.DataFrame(each | {"arm": facts.name, "accuracy": value.accuracy, "flops": spent} | cell))
     return pd.DataFrame(rows), pd.concat(long, ignore_index=True)
 
 
-def skipped(card: ModelCard, precision: str, bits: float, config: dict[str, Any]) -> list[dict[str, Any]]:
+def skipped(facts: ArmFacts, config: dict[str, Any]) -> list[dict[str, Any]]:
     """Cells whose P·B exceeds the pool."""
     k = config["samples"]
     budgets = config["budgets"]
     return [
-        {
-            "study": config["study"],
-            "arm": f"{card.name}@{precision}",
-            "model": card.name,
-            "n_params": card.n_params,
-            "precision": precision,
-            "bits_effective": bits,
+        facts.columns(config["study"])
+        | {
             "T": t,
             "P": p,
             "B": b,

@@ -122,8 +122,8 @@ TABLES: dict[str, dict[str, Column]] = {
         "n_no_answer": _count("chains", "finished without an answer"),
         "n_truncated": _count("chains", "cut at T without an answer"),
         "n_failed": _count("chains", "timeout, invalid or engine error"),
-        "accuracy_bound_low": _share("accuracy of one chain with failed chains as wrong; of the cell where none failed"),
-        "accuracy_bound_high": _share("accuracy of one chain with failed chains as right; of the cell where none failed"),
+        "accuracy_bound_low": _share("accuracy if every cell that meets a failed chain were wrong"),
+        "accuracy_bound_high": _share("accuracy if every cell that meets a failed chain were right"),
         "mean_tokens": Column("float", "tokens", "tokens generated per problem asked, all P·B chains", low=0),
         "estimand": Column("str", "", "what the interval is about"),
         "flags": Column(

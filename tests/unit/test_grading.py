@@ -98,8 +98,11 @@ def test_grades_have_one_row_per_chain_and_budget(graded):
     assert len(table) == len(rows) * len(budgets)
     assert not table.duplicated(["problem_id", "sample", "T"]).any()
     top = table[table["T"] == 64]
-    assert (top.loc[top["sample"] == -1, ["state", "correct"]].to_numpy() == ["answered", True]).all()
-    assert (top.loc[top["sample"] == 0, ["answer", "correct"]].to_numpy() == ["777", False]).all()
+    greedy, wrong = top[top["sample"] == -1], top[top["sample"] == 0]
+    assert (greedy["state"] == "answered").all()
+    assert greedy["correct"].all()
+    assert (wrong["answer"] == "777").all()
+    assert not wrong["correct"].any()
     assert (top.loc[top["sample"] == 1, "state"] == "truncated").all()
     assert (top.loc[top["sample"] == 2, "state"] == "no_answer").all()
     assert not table.loc[table["state"] != "answered", "correct"].any()

@@ -1,0 +1,56 @@
+"""Costs: the closed form agrees with torch's counter and with the docstrings' worked cases."""
+
+import numpy as np
+import pytest
+
+from flopstat.calibration import count_flops
+from flopstat.costs import Flops, c_counted, flops_nominal, flops_seed
+from flopstat.models import describe
+
+SHAPES = {
+    "tied, grouped queries": {},
+    "untied": {"tie_word_embeddings": False},
+    "one head a query": {"num_key_value_heads": 4},
+    "one key for all": {"num_key_value_heads": 1, "num_hidden_layers": 1},
+    "wide": {"hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 3},
+}
+
+
+def test_worked_cases():
+    flops = Flops(layer_weights=100, head_weights=10, attention=8)
+    assert flops.decode(5, 3) == 544
+    assert flops.decode(5, 1) == flops.decode(5, 0) == 0  # the first token comes from the prefill
+    assert flops.prefill(5) == 2 * 100 * 5 + 8 * 25 + 2 * 10
+    assert flops.forward(5) == 2 * 110 * 5 + 8 * 25
+    assert flops_seed(2, 100, 1000, 3) == 600_000
+    assert flops_nominal(2, 2, 100, 10, 1000, 2) == 880_000
+
+
+@pytest.mark.parametrize(("prompt", "tokens"), [(1, 1), (7, 2), (40, 17)])
+def test_decode_is_the_sum_of_its_passes(prompt, tokens):
+    flops = Flops(100, 10, 8)
+    by_hand = sum(2 * 110 + 8 * (prompt + t - 1) for t in range(2, tokens + 1))
+    assert flops.decode(prompt, tokens) == by_hand
+    assert flops.decode(np.array([prompt] * 2), np.array([tokens, 1])).tolist() == [by_hand, 0]
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("tokens", [1, 23])
+def test_forward_equals_torchs_counter(saved_model, tmp_path, name, tokens):
+    card = describe({"name": "m", "source": "local", "path": str(saved_model(**SHAPES[name]))}, tmp_path)
+    assert Flops.of(card).forward(tokens) == count_flops(card, tokens)
+    assert c_counted(card, tokens) == pytest.approx(count_flops(card, tokens) / (tokens * card.n_params))
+
+
+def test_head_dimension_of_its_own(saved_model, tmp_path):
+    folder = saved_model("Llama", head_dim=24)
+    card = describe({"name": "m", "source": "local", "path": str(folder)}, tmp_path)
+    assert card.head_dim == 24
+    assert Flops.of(card).forward(9) == count_flops(card, 9)
+
+
+@pytest.mark.parametrize("name", ["ladder-30k", "ladder-160k"])
+def test_shipped_models(shipped, name):
+    card = shipped(name)
+    assert Flops.of(card).forward(40) == count_flops(card, 40)
+    assert 1.5 < c_counted(card, 40) < 4  # near 2, above it where attention weighs more than the embedding saves

@@ -1,0 +1,190 @@
+"""Estimators against brute-force enumeration of all subsets, with ties and chains without an answer."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flopstat.estimators import NO_ANSWER, best_of_k, majority_at_all_k, majority_of_best_of, pass_at_k, vote_share
+
+CODES = st.lists(st.integers(NO_ANSWER, 3), min_size=1, max_size=8)
+SCORES = st.lists(st.sampled_from([-np.inf, -2.0, -1.0, 0.0]), min_size=8, max_size=8)
+
+
+def subsets(n, k):
+    return list(itertools.combinations(range(n), k))
+
+
+def vote(codes, gold=0):
+    """Chance that the plurality is gold, ties uniform, chains without an answer silent."""
+    counts = {c: codes.count(c) for c in codes if c != NO_ANSWER}
+    tops = [c for c, n in counts.items() if n == max(counts.values())]
+    return (gold in tops) / len(tops) if tops else 0.0
+
+
+def best(correct, score, subset):
+    top = max(score[i] for i in subset)
+    winners = [i for i in subset if score[i] == top]
+    return sum(correct[i] for i in winners) / len(winners)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=8))
+def test_pass_at_k(correct):
+    n = len(correct)
+    for k in range(1, n + 1):
+        expected = np.mean([any(correct[i] for i in s) for s in subsets(n, k)])
+        assert pass_at_k(np.array([correct]), k)[0] == pytest.approx(expected, abs=1e-12)
+    assert pass_at_k(np.array([correct]), 1)[0] == pytest.approx(np.mean(correct))
+
+
+@given(CODES)
+def test_majority(codes):
+    n = len(codes)
+    got = majority_at_all_k(np.array([codes]), np.array([0]))[0]
+    for k in range(1, n + 1):
+        expected = np.mean([vote([codes[i] for i in s]) for s in subsets(n, k)])
+        assert got[k - 1] == pytest.approx(expected, abs=1e-12)
+    assert majority_at_all_k(np.array([codes]), np.array([0]), 1)[0, 0] == pytest.approx(codes.count(0) / n)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=8), SCORES)
+def test_best_of(correct, score):
+    n = len(correct)
+    for k in range(1, n + 1):
+        expected = np.mean([best(correct, score, s) for s in subsets(n, k)])
+        assert best_of_k(np.array([correct]), np.array([score[:n]]), k)[0] == pytest.approx(expected, abs=1e-10)
+
+
+@given(st.lists(CODES.filter(lambda c: len(c) > 2), min_size=1, max_size=5), st.integers(3, 6))
+def test_problems_do_not_mix(rows, n):
+    table = np.array([(row * n)[:n] for row in rows])
+    gold = np.zeros(len(table), dtype=int)
+    together = majority_at_all_k(table, gold)
+    alone = np.vstack([majority_at_all_k(table[i : i + 1], gold[:1]) for i in range(len(table))])
+    np.testing.assert_allclose(together, alone, atol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def pool():
+    """200 problems × 12 samples, with ties in the scores and some chains without an answer (score -inf)."""
+    rng = np.random.default_rng(3)
+    codes = np.where(rng.random((200, 12)) < rng.random((200, 1)), 0, rng.integers(1, 5, (200, 12)))
+    codes[rng.random(codes.shape) < 0.1] = NO_ANSWER
+    score = np.where(codes == NO_ANSWER, -np.inf, np.round(rng.normal(size=codes.shape), 1))
+    return codes, np.zeros(200, dtype=int), score
+
+
+def test_pass_at_1_is_flat_and_estimates_are_unbiased(pool):
+    """The average over all smaller pools is the estimate of the whole pool, for every k (U-statistics)."""
+    codes, gold, score = pool
+    correct = codes == 0
+    left_out = [[i for i in range(12) if i != out] for out in range(12)]
+    for estimate in (
+        lambda idx: np.column_stack([pass_at_k(correct[:, idx], k) for k in range(1, 12)]),
+        lambda idx: np.column_stack([best_of_k(correct[:, idx], score[:, idx], k) for k in range(1, 12)]),
+        lambda idx: majority_at_all_k(codes[:, idx], gold, 11),
+    ):
+        whole = estimate(list(range(12)))
+        np.testing.assert_allclose(np.mean([estimate(idx) for idx in left_out], axis=0), whole, atol=1e-10)
+        np.testing.assert_allclose(whole[:, 0], correct.mean(axis=1), atol=1e-12)
+
+
+def test_a_vote_of_two_is_one_sample_without_no_answers(pool):
+    codes, gold, _ = pool
+    full = (codes != NO_ANSWER).all(axis=1)
+    assert 20 < full.sum() < 200
+    curve = majority_at_all_k(codes, gold, 2)
+    np.testing.assert_allclose(curve[full, 1], curve[full, 0], atol=1e-12)
+    assert (curve[:, 1] >= curve[:, 0] - 1e-12).all()  # a silent chain leaves the vote to the other
+
+
+def test_pass_at_k_rises_and_bounds_every_strategy(pool):
+    codes, gold, score = pool
+    correct = codes == 0
+    oracle = np.column_stack([pass_at_k(correct, k) for k in range(1, 13)])
+    assert (np.diff(oracle, axis=1) >= -1e-12).all()
+    assert (majority_at_all_k(codes, gold) <= oracle + 1e-12).all()
+    assert all((best_of_k(correct, score, k) <= oracle[:, k - 1] + 1e-10).all() for k in range(1, 13))
+
+
+@pytest.mark.parametrize("k", [0, -1, 13])
+def test_k_outside_the_pool_is_refused(pool, k):
+    codes, gold, score = pool
+    permutations = np.array([np.arange(12)])
+    for call in (
+        lambda: pass_at_k(codes == 0, k),
+        lambda: best_of_k(codes == 0, score, k),
+        lambda: majority_at_all_k(codes, gold, k),
+        lambda: majority_of_best_of(codes, gold, score, k, 1, permutations),
+    ):
+        with pytest.raises(ValueError, match=r"between 1 and the pool's size"):
+            call()
+
+
+def test_pools_of_a_thousand_are_finite_and_right():
+    rng = np.random.default_rng(0)
+    codes = rng.choice([0, 1, 2, NO_ANSWER], p=[0.4, 0.35, 0.2, 0.05], size=(3, 1000))
+    codes[2] = NO_ANSWER
+    gold = np.zeros(3, dtype=int)
+    curve = majority_at_all_k(codes, gold, 40)
+    assert np.isfinite(curve).all()
+    assert (curve[2] == 0).all()
+    draws = np.array([rng.permutation(1000)[:33] for _ in range(4000)])
+    expected = vote_share(codes[0][draws], 0)
+    assert curve[0, 32] == pytest.approx(expected.mean(), abs=5 * expected.std() / np.sqrt(4000))
+    correct, score = codes == 0, rng.normal(size=(3, 1000))
+    for k in (1, 500, 999, 1000):
+        assert np.isfinite(pass_at_k(correct, k)).all()
+        assert np.isfinite(best_of_k(correct, score, k)).all()
+    assert pass_at_k(correct, 1)[0] == pytest.approx(correct[0].mean())
+    top = best_of_k(correct, score, 1000)
+    np.testing.assert_allclose(top, correct[np.arange(3), score.argmax(axis=1)], atol=1e-9)
+
+
+def test_majority_of_best_of_meets_its_closed_forms(pool):
+    codes, gold, score = pool
+    rng = np.random.default_rng(1)
+    permutations = np.array([rng.permutation(12) for _ in range(400)])
+
+    def check(p, b, exact):
+        value, error = majority_of_best_of(codes, gold, score, p, b, permutations)
+        assert abs(value.mean() - exact.mean()) < 4 * np.sqrt((error**2).sum()) / len(value) + 1e-12
+        assert (np.abs(value - exact) < 6 * error + 1e-2).all()
+
+    curve = majority_at_all_k(codes, gold)
+    for k in (1, 2, 3, 4, 6):
+        check(1, k, best_of_k(codes == 0, score, k))
+        check(k, 1, curve[:, k - 1])
+
+
+def test_majority_of_best_of_equals_enumeration(pool):
+    codes, gold, score = (x[:6] if x.ndim == 1 else x[:6, :4] for x in pool)
+    permutations = np.array(list(itertools.permutations(range(4))))
+    value, _ = majority_of_best_of(codes, gold, score, 2, 2, permutations)
+    for r in range(6):
+        expected = []
+        for order in permutations:
+            groups = [order[:2], order[2:]]
+            winners = [g[0] if score[r][g[0]] >= score[r][g[1]] else g[1] for g in groups]
+            expected.append(vote([int(codes[r][w]) for w in winners]))
+        assert value[r] == pytest.approx(np.mean(expected))
+
+
+@pytest.mark.parametrize(
+    ("votes", "share"),
+    [
+        ([0, 0, 1], 1.0),
+        ([0, 1, 1], 0.0),
+        ([0, 1], 0.5),
+        ([0, 1, 2], 1 / 3),
+        ([0, 0, 1, 1, 2], 0.5),
+        ([1, 2, 3], 0.0),
+        ([NO_ANSWER, NO_ANSWER, 0], 1.0),  # silent chains never win
+        ([NO_ANSWER, NO_ANSWER], 0.0),  # unless all are: then there is no answer
+        ([NO_ANSWER, 1, 0], 0.5),
+    ],
+)
+def test_vote_share(votes, share):
+    assert vote_share(np.array([votes]), 0)[0] == pytest.approx(share)

@@ -1,0 +1,225 @@
+"""The workflow: lint, dry runs without network and torch, broken configs, and one real small study to the PDF.
+
+Everything runs in a copy of the working tree; the repository's own results are never touched.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flopstat import tables
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+STUDIES = {
+    "ladder": [],
+    "smollm2-gsm8k": ["config/studies/smollm2-gsm8k.yaml"],
+    "qwen2.5-gsm8k": ["config/studies/qwen2.5-gsm8k.yaml"],
+    "qwen2.5-gsm8k-colab-t4": ["config/studies/qwen2.5-gsm8k.yaml", "config/personas/colab-t4.yaml"],
+    "qwen2.5-gsm8k-rtx4090": ["config/studies/qwen2.5-gsm8k.yaml", "config/personas/rtx4090.yaml"],
+}
+SMALL = {
+    "study": "small",
+    "title": "A small study: 100% of it & more_",
+    "dataset": {"source": "ladder", "n_study": 6, "n_calibration": 6},
+    "models": [
+        {"name": "ladder-30k", "source": "ladder", "precisions": ["fp32", "int8"]},
+        {"name": "ladder-160k", "source": "ladder", "precisions": ["fp32", "nf4"]},
+    ],
+    "sampling": {"samples": 8},
+    "budgets": {"T": [16, 64], "P": [1, 2, 4], "B": [1, 2]},
+    "statistics": {"replicates": 200},
+    "calibration": {"prompt_tokens": 32, "decode_tokens": 4, "batches": [1], "repeats": 5},
+}
+NO_NETWORK = """
+import socket
+
+
+def refuse(self, address):
+    if self.family != getattr(socket, "AF_UNIX", None):
+        raise RuntimeError(f"network: {address}")
+
+
+socket.socket.connect = refuse
+"""
+
+
+def tracked_files() -> list[Path]:
+    """Files of the working tree that git keeps or would keep, as paths relative to the root."""
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [Path(p) for p in listed.stdout.split("\0") if p and (ROOT / p).is_file()]
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory) -> Path:
+    """A copy of the working tree without its history and results."""
+    folder = tmp_path_factory.mktemp("flopstat")
+    for path in tracked_files():
+        if path.parts[0] != "tests":
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / path, folder / path)
+    return folder
+
+
+def run(folder: Path, *command: str, first: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a tool of the environment in the copy, with the copy's library before the installed one."""
+    path = [str(p) for p in (first, folder / "scripts") if p]
+    env = os.environ | {
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join(path),
+        "XDG_CACHE_HOME": str(folder / ".cache"),
+        "HF_HUB_OFFLINE": "1",
+    }
+    for name in ("OMP_NUM_THREADS", "PYTEST_CURRENT_TEST"):
+        env.pop(name, None)
+    return subprocess.run([sys.executable, "-m", *command], cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
+def snakemake(folder: Path, *arguments: str, first: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return run(folder, "snakemake", "--cores", "2", "--nocolor", *arguments, first=first)
+
+
+def jobs(dry_run: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    """Jobs by rule, read off the table of a dry run."""
+    assert dry_run.returncode == 0, dry_run.stderr + dry_run.stdout
+    lines = (dry_run.stdout + dry_run.stderr).splitlines()
+    found = {}
+    for line in lines[lines.index(next(x for x in lines if x.startswith("job "))) + 2 :]:
+        words = line.split()
+        if len(words) != 2 or words[0] == "total":
+            break
+        found[words[0]] = int(words[1])
+    return found
+
+
+def test_lint_and_format(copy):
+    linted = snakemake(copy, "--lint")
+    assert linted.returncode == 0, linted.stdout + linted.stderr
+    for command in (["snakefmt", "--check", "workflow"], ["ruff", "check", "--no-cache", "."]):
+        done = run(copy, *command)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_tests_pass_the_linter():
+    done = subprocess.run([BIN / "ruff", "check", "--no-cache", "tests"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def poison(tmp_path_factory) -> Path:
+    """A folder for PYTHONPATH that forbids the network and heavy imports."""
+    folder = tmp_path_factory.mktemp("poison")
+    for name in ("torch", "transformers", "bitsandbytes", "datasets"):
+        (folder / f"{name}.py").write_text(f"raise RuntimeError('{name} was imported')\n", encoding="utf-8")
+    (folder / "sitecustomize.py").write_text(NO_NETWORK, encoding="utf-8")
+    return folder
+
+
+def test_the_poison_works(copy, poison):
+    assert "torch was imported" in run(copy, "torch", first=poison).stderr
+    network = poison / "ask.py"
+    network.write_text("import urllib.request; urllib.request.urlopen('http://127.0.0.1:9')", encoding="utf-8")
+    assert "network: " in run(copy, "ask", first=poison).stderr
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_dry_run_needs_neither_network_nor_torch(copy, poison, study):
+    done = snakemake(copy, "-n", *(["--configfile", *STUDIES[study]] if STUDIES[study] else []), first=poison)
+    found = jobs(done)
+    arms = found["calibrate_arm"]
+    assert arms == found["grade_samples"] >= 2
+    assert found["draw_samples"] % arms == 0
+    assert {"select_problems", "describe_model", "estimate_cells", "fit_laws", "find_frontier", "plot_accuracy", "record_run"} <= found.keys()
+    assert f"results/{study}/frontier.csv" in done.stdout + done.stderr
+
+
+def test_broken_config_ends_before_any_job_with_one_line(copy):
+    broken = copy / "broken.yaml"
+    broken.write_text("study: broken\nbudgets: {P: [2, 4]}\n", encoding="utf-8")
+    done = snakemake(copy, "--configfile", str(broken))
+    assert done.returncode == 2
+    named = [line for line in done.stderr.splitlines() if line.startswith("flopstat: ")]
+    assert len(named) == 1
+    assert "budgets.P: must hold 1" in named[0]
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (copy / "results" / "broken").exists()
+
+
+def state_of(folder: Path) -> dict[str, tuple[str, int]]:
+    """Content and time of change of every file below a folder, locks apart."""
+    return {
+        str(p.relative_to(folder)): (hashlib.sha256(p.read_bytes()).hexdigest(), p.stat().st_mtime_ns)
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and not p.name.endswith(".lock")
+    }
+
+
+@pytest.mark.slow
+def test_small_study_from_nothing_to_the_pdf_and_its_reruns(copy):
+    (copy / "small.yaml").write_text(yaml.safe_dump(SMALL), encoding="utf-8")
+    config = ["--configfile", "small.yaml"]
+    done = snakemake(copy, *config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = copy / "results" / "small"
+    check_results(results)
+
+    pools, calibrations = state_of(copy / "results" / "pools"), state_of(copy / "results" / "calibrations")
+    assert len([name for name in pools if name.endswith(".parquet")]) >= 4
+    again = snakemake(copy, *config)
+    assert again.returncode == 0
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+    # A branch switch or a formatter changes times, not content: rules may rerun, but nothing is drawn or measured anew.
+    tables_before = {p.name: p.read_bytes() for p in results.glob("*.csv")}
+    for path in tracked_files():
+        if (copy / path).is_file():
+            os.utime(copy / path)
+    touched = snakemake(copy, *config)
+    assert touched.returncode == 0, touched.stdout + touched.stderr
+    assert state_of(copy / "results" / "pools") == pools
+    assert state_of(copy / "results" / "calibrations") == calibrations
+    assert {p.name: p.read_bytes() for p in results.glob("*.csv")} == tables_before
+
+    # A changed comment reruns nothing; a changed figure reruns the figure and the paper.
+    figures = copy / "scripts" / "flopstat" / "figures.py"
+    code = figures.read_text(encoding="utf-8")
+    figures.write_text("# A comment.\n" + code, encoding="utf-8")
+    commented = snakemake(copy, "-n", *config)
+    assert "Nothing to be done" in commented.stdout + commented.stderr
+    assert '"font.size": 8.5' in code
+    figures.write_text(code.replace('"font.size": 8.5', '"font.size": 8.0'), encoding="utf-8")
+    wanted = {"plot_accuracy": 1, "all": 1} | ({"build_paper": 1} if shutil.which("latexmk") else {})
+    assert jobs(snakemake(copy, "-n", *config)) == wanted
+
+
+def check_results(results: Path) -> None:
+    """Every table is valid and balanced, every figure and the paper are there."""
+    loaded = {name: tables.read(name, results / f"{name}.csv") for name in tables.TABLES if (results / f"{name}.csv").is_file()}
+    assert {"refusals", "configurations", "configurations_skipped", "calibration", "laws", "frontier", "crossovers"} <= loaded.keys()
+    cells = loaded["configurations"]
+    # per arm, split and T: single and greedy, majority of 2 and 4, best of 2, and votes of 2 and 4 of best of 2
+    assert len(cells) == 4 * 2 * 2 * (2 + 2 + 1 + 2)
+    assert loaded["configurations_skipped"].empty
+    assert (cells["n_asked"] == cells[["n_answered", "n_no_answer", "n_truncated", "n_failed"]].sum(axis=1)).all()
+    assert (cells["accuracy_low"] <= cells["accuracy"]).all()
+    assert (cells["accuracy"] <= cells["accuracy_high"]).all()
+    assert (cells["accuracy_high"] > cells["accuracy_low"]).all()  # never an interval without width
+    assert cells.loc[cells["split"] == "study", "accuracy"].max() > 0.2
+    edge = loaded["frontier"][loaded["frontier"]["cost"] == "flops"]
+    assert (edge["accuracy"].diff().dropna() >= 0).all()
+    for suffix in ("pdf", "png", "csv"):
+        assert (results / "figures" / f"accuracy.{suffix}").stat().st_size > 500
+    macros = (results / "paper" / "macros.tex").read_text(encoding="utf-8")
+    assert r"\newcommand{\FSTitle}{A small study: 100\% of it \& more\_}" in macros
+    assert (results / "run.json").is_file()
+    if shutil.which("latexmk") is None:
+        pytest.skip("no latexmk: the paper was not built")
+    assert (results / "paper" / "flopstat.pdf").read_bytes().startswith(b"%PDF")
+    log = (results / "paper" / "flopstat.log").read_text(encoding="utf-8", errors="replace")
+    assert "undefined" not in log.lower()
