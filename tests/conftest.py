@@ -98,10 +98,11 @@ def study(study_config, shipped):
     shrunk = study_config | {"samples": study_config["sampling"]["samples"]}
     for arm, graded in grades.items():
         card, precision = cards[arm.split("@")[0]], arm.split("@")[1]
-        configurations, per_problem = cells.estimate_arm(graded, selection.problems, card, precision, 16.0, 2.1, (3.0, 2.5, 3.5), shrunk)
+        facts = cells.ArmFacts(card, precision, 16.0, 2.1, (3.0, 2.5, 3.5))
+        configurations, per_problem = cells.estimate_arm(graded, selection.problems, facts, shrunk)
         parts.append(configurations)
         long.append(per_problem)
-        left_out += cells.skipped(card, precision, 16.0, shrunk)
+        left_out += cells.skipped(facts, shrunk)
         for metric, value in {"c_counted": 2.1, "c_effective": 3.0}.items():
             where = {"arm": arm, "phase": "prefill", "batch": 1, "context": 64, "unit": "FLOP/(token·parameter)"}
             calibration.append(where | {"metric": metric, "value": value, "low": value, "high": value})
@@ -158,7 +159,10 @@ def chain():
 
     def make(problem: str, sample: int, ids, finish: str = "eos", prompt_tokens: int = 3):
         ids = np.asarray(ids, dtype=np.int32)
-        arrays = {n: np.linspace(-1, 1, len(ids), dtype=np.float32) + i for i, n in enumerate(("logprob", "entropy", "self_certainty", "confidence"))}
+        arrays = {
+            n: np.linspace(-1, 1, len(ids), dtype=np.float32) + i
+            for i, n in enumerate(("logprob", "entropy", "self_certainty", "confidence"))
+        }
         made = Chain(problem, sample, prompt_tokens, finish, ids, **arrays, near_ties=0)
         assert {f.name for f in dataclasses.fields(made)} >= set(arrays)
         return made

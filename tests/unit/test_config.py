@@ -56,30 +56,6 @@ def test_defaults_are_filled_at_every_depth_and_the_input_is_left_alone():
     assert resolved["budgets"]["T"] == [8, 32]  # sorted
 
 
-def test_every_key_of_the_schema_is_described():
-    def walk(node, where):
-        for key, child in node.get("properties", {}).items():
-            if child.get("type") not in ("object",):
-                assert child.get("description"), f"{where}{key} has no description"
-            walk(child, f"{where}{key}.")
-        if node.get("type") == "object":
-            assert node["additionalProperties"] is False, where
-
-    walk(config.schema(), "")
-
-
-def test_merge_is_deep_for_mappings_and_replaces_lists():
-    merged = config.merge({"a": {"x": 1, "y": [1, 2]}, "b": 1}, {"a": {"y": [3]}, "c": None})
-    assert merged == {"a": {"x": 1, "y": [3]}, "b": 1, "c": None}
-
-
-@pytest.mark.parametrize(("n", "size", "count"), [(1, 500, 1), (500, 500, 1), (501, 500, 2), (150, 25, 6)])
-def test_shards_cover_all_problems(n, size, count):
-    loaded = config.resolve(SMALL | {"sampling": {"samples": 4, "shard_problems": size}})
-    loaded["dataset"] |= {"n_study": n, "n_calibration": 0}
-    assert config.shards(loaded) == [f"{i:03d}" for i in range(count)]
-
-
 def test_there_are_broken_configs():
     assert len(BROKEN) >= 12
 

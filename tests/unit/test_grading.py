@@ -36,7 +36,14 @@ def test_there_are_enough_cases_each_with_a_reason():
     "text",
     [
         *("1" * 10**6, "#### " + "1" * 10**6, "1," * 10**6, "1.1." * 10**5, "-" * 10**6, "$" * 10**6, "#" * 10**6, "####" + " " * 10**6),
-        *("\\boxed{" * 10**5, "\\boxed{" + " " * 10**6, "the answer is " * 10**5, "\nA:" * 10**5, "#### 1,111" + ",111" * 10**5, "\x00" * 10**6),
+        *(
+            "\\boxed{" * 10**5,
+            "\\boxed{" + " " * 10**6,
+            "the answer is " * 10**5,
+            "\nA:" * 10**5,
+            "#### 1,111" + ",111" * 10**5,
+            "\x00" * 10**6,
+        ),
         *("\n" * 10**6, " " * 10**6 + "x"),
     ],
     ids=lambda t: repr(t[:12]) if isinstance(t, str) else None,
@@ -82,10 +89,26 @@ def graded(root, chain):
     for i, problem in enumerate(problems):
         ids = encode_fast(problem.solution)
         wrong = encode_fast(problem.solution.rsplit(" ", 1)[0] + " 777")
-        rows += [chain(f"k{i}", -1, [*ids, 1]), chain(f"k{i}", 0, [*wrong, 1]), chain(f"k{i}", 1, ids[:-1], "length"), chain(f"k{i}", 2, [1])]
+        rows += [
+            chain(f"k{i}", -1, [*ids, 1]),
+            chain(f"k{i}", 0, [*wrong, 1]),
+            chain(f"k{i}", 1, ids[:-1], "length"),
+            chain(f"k{i}", 2, [1]),
+        ]
         entry = {"problem_id": str(i), "problem_key": f"k{i}", "split": "study", "difficulty": 3, "gold": str(problem.gold)}
         table.append(entry)
-    names = ("problem_key", "sample", "prompt_tokens", "finish_reason", "near_ties", "ids", "logprob", "entropy", "self_certainty", "confidence")
+    names = (
+        "problem_key",
+        "sample",
+        "prompt_tokens",
+        "finish_reason",
+        "near_ties",
+        "ids",
+        "logprob",
+        "entropy",
+        "self_certainty",
+        "confidence",
+    )
     columns = {name: [getattr(c, name) for c in rows] for name in names} | {"n_tokens": [len(c.ids) for c in rows]}
     stored = pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
     tokenizer = root / "workflow" / "resources" / "ladder" / "ladder-160k" / "tokenizer.json"

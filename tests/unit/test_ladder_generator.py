@@ -64,26 +64,12 @@ def test_gold_answer_is_what_the_text_says(max_steps, distractors):
     assert {p.difficulty for p in problems} == set(range(1, max_steps + 1))
 
 
-def test_steps_are_about_uniform_and_facts_shuffled():
-    problems = draw("training", 1200, seed=3)
-    counts = np.bincount([p.difficulty for p in problems], minlength=7)[1:]
-    assert ((counts - 200) ** 2 / 200).sum() < 20.5  # chi-square, 5 degrees, p = 0.001
-    base_first = np.mean([bool(re.match(r"\w+ has \d+ \w+\.", p.question)) for p in problems if p.difficulty == 5])
-    assert 0.05 < base_first < 0.35  # 1/6 expected
-
-
 def test_splits_share_no_chain():
     forms = {split: {p.canonical for p in draw(split, 800)} for split in get_args(Split)}
     for split, mine in forms.items():
         assert {split_of(c) for c in mine} == {split}
     for a, b in itertools.combinations(forms, 2):
         assert not forms[a] & forms[b]
-
-
-def test_canonical_form_forgets_names_and_keeps_numbers():
-    for problem in draw("fresh", 100, distractors=2):
-        numbers = re.findall(r"(\d+)([-+*/])(\d+)", problem.solution)
-        assert problem.canonical == "|".join([numbers[0][0], *(op + k for _, op, k in numbers)])
 
 
 def test_stream_is_a_function_of_the_seed():
@@ -99,7 +85,9 @@ def test_longest_solution_has_64_tokens_with_its_end():
     assert 6 * (1 + 2 + 1 + 2 + 1 + 2 + 1) + 1 + 2 + 1 == 64
 
 
-@pytest.mark.parametrize("kwargs", [{"max_steps": 0}, {"max_steps": 9}, {"steps": 9}, {"steps": 0}, {"distractors": 5}, {"distractors": -1}])
+@pytest.mark.parametrize(
+    "kwargs", [{"max_steps": 0}, {"max_steps": 9}, {"steps": 9}, {"steps": 0}, {"distractors": 5}, {"distractors": -1}]
+)
 def test_out_of_range_is_refused(kwargs):
     with pytest.raises(InputError):
         draw("study", 1, **kwargs)

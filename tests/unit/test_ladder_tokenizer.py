@@ -26,12 +26,6 @@ def test_ids_to_text_to_ids_is_the_identity(ids):
     assert encode(TOKENIZER.decode(ids)) == ids
 
 
-@given(st.lists(st.sampled_from(PLAIN), max_size=12), st.lists(st.sampled_from(PLAIN), max_size=12))
-def test_an_end_token_does_not_change_the_text(a, b):
-    assert TOKENIZER.decode([*a, 1], skip_special_tokens=True) == TOKENIZER.decode(a)
-    assert encode(f"{TOKENIZER.decode(a)}{EOS}")[-1] == VOCABULARY.index(EOS)
-
-
 def test_fast_encoding_equals_the_tokenizer():
     for problem in PROBLEMS:
         for text in (problem.question, problem.solution):
@@ -54,12 +48,6 @@ def test_chat_template_is_the_training_format():
     text = TOKENIZER.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     user, assistant = VOCABULARY.index(USER), VOCABULARY.index(ASSISTANT)
     assert encode(text) == [user, *encode_fast(PROBLEMS[0].question), assistant]
-
-
-def test_unknown_text_becomes_unk_and_is_not_lost():
-    ids = encode("Mia has 7 zebras.")
-    assert VOCABULARY.index("<|unk|>") in ids
-    assert ids[-1] == VOCABULARY.index(".")
 
 
 @pytest.mark.parametrize("name", ["ladder-30k", "ladder-160k"])

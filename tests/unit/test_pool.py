@@ -11,7 +11,7 @@ from flopstat.pool import SCHEMA, Pool
 KEY = {"weights": "abc", "sampling": {"seed": 1, "temperature": 1.0}}
 
 
-@pytest.fixture()
+@pytest.fixture
 def pool(tmp_path):
     return Pool(tmp_path, KEY)
 
@@ -93,10 +93,3 @@ def test_one_writer_at_a_time(pool):
         pass
     with pool.lock(timeout_s=0.05):
         pass
-
-
-def test_empty_pool_and_no_problems(pool, chain):
-    assert pool.rows(["a"], 8).num_rows == 0
-    pool.append([chain("a", 0, [1])])
-    assert pool.rows([], 8).num_rows == 0
-    assert pool.missing([], [0], 8) == []

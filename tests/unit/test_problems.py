@@ -89,14 +89,6 @@ def test_account_balances_and_too_many_are_refused(tmp_path):
         select_problems(dataset | {"n_study": 120, "n_calibration": 1}, PROMPT, 7)
 
 
-def test_problem_key_follows_the_prompt(tmp_path):
-    dataset = _local(tmp_path / "p.jsonl") | {"n_study": 5, "n_calibration": 0}
-    plain = select_problems(dataset, PROMPT, 7).problems
-    cued = select_problems(dataset, PROMPT | {"answer_cue": " Think."}, 7).problems
-    assert not set(plain["problem_key"]) & set(cued["problem_key"])
-    assert json.loads(cued["messages"][0]) == [{"role": "user", "content": cued["question"][0] + " Think."}]
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -104,7 +96,10 @@ def test_problem_key_follows_the_prompt(tmp_path):
         (b'\n\n{"question": "a"}', ":3: needs the text fields"),
         (b'{"question": "a", "answer": 3}', ":1: needs the text fields"),
         (b"[1]", ":1: needs the text fields"),
-        (b'{"question":"a","answer":"b","problem_id":"x"}\n{"question":"a","answer":"b","problem_id":"x"}', ":2: problem_id 'x' stands twice"),
+        (
+            b'{"question":"a","answer":"b","problem_id":"x"}\n{"question":"a","answer":"b","problem_id":"x"}',
+            ":2: problem_id 'x' stands twice",
+        ),
         (b'{"question": "a", "answer": "b"}\n\xff\xfe', ":2: "),
     ],
 )

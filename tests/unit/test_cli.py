@@ -1,0 +1,53 @@
+"""The command line: light to start, one line for wrong input."""
+
+import subprocess
+import sys
+
+import pytest
+
+from flopstat import cli
+
+
+def python(*arguments):
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+
+
+def imported(stderr):
+    """Top-level packages in the report of -X importtime."""
+    return {line.rsplit("|", 1)[1].strip().split(".")[0] for line in stderr.splitlines() if line.startswith("import time:")}
+
+
+@pytest.mark.parametrize(
+    ("command", "heavy"),
+    [
+        (["--help"], {"torch", "transformers", "pandas", "numpy", "scipy", "pyarrow"}),
+        (["study-name", "config/config.yaml"], {"torch", "transformers"}),
+    ],
+)
+def test_light_commands_import_nothing_heavy(root, command, heavy):
+    arguments = [str(root / a) if a.endswith(".yaml") else a for a in command]
+    done = python("-X", "importtime", "-m", "flopstat.cli", *arguments)
+    assert done.returncode == 0
+    loaded = imported(done.stderr)
+    assert "typer" in loaded  # the report was read
+    assert not loaded & heavy
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["summary", "--study", "absent"], "flopstat: absent: no frontier.csv; run the study first (`make run`)"),
+        (["train", "ladder-70b", "--work", "w", "--out", "o"], "flopstat: size 'ladder-70b': unknown; choose one of"),
+        (["study-name", "absent.yaml"], "flopstat: absent.yaml: no such config file"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["flopstat", *arguments])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(message)
+    assert list(tmp_path.iterdir()) == []

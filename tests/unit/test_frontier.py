@@ -1,0 +1,136 @@
+"""Frontier and crossovers on constructed data."""
+
+import numpy as np
+import pandas as pd
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flopstat.frontier import Judged, _pareto_share, best_at, crossover, crossovers, frontier, pareto
+
+POINTS = st.lists(st.tuples(st.integers(1, 6), st.integers(0, 5)), min_size=1, max_size=25)
+
+
+def quadratic(cost, accuracy):
+    """On the frontier: nothing costs no more and is better, or costs less and is as good."""
+    return np.array(
+        [
+            not any((c <= ci and a > ai) or (c < ci and a >= ai) for c, a in zip(cost, accuracy, strict=True))
+            for ci, ai in zip(cost, accuracy, strict=True)
+        ]
+    )
+
+
+@given(POINTS)
+def test_pareto_is_the_quadratic_definition(points):
+    cost, accuracy = (np.array(x, dtype=float) for x in zip(*points, strict=True))
+    assert pareto(cost, accuracy / 5).tolist() == quadratic(cost, accuracy).tolist()
+
+
+@given(POINTS, st.integers(0, 100))
+def test_share_of_replicates_on_the_frontier(points, seed):
+    cost = np.array([c for c, _ in points], dtype=float)
+    boot = np.random.default_rng(seed).integers(0, 5, size=(6, len(points))) / 5
+    expected = np.mean([quadratic(cost, row) for row in boot], axis=0)
+    np.testing.assert_allclose(_pareto_share(cost, boot), expected)
+
+
+@given(POINTS)
+def test_best_at(points):
+    cost, accuracy = (np.array(x, dtype=float) for x in zip(*points, strict=True))
+    grid = np.array([0.5, 1.0, 2.5, 6.0, 99.0])
+    best, boot = best_at(cost, accuracy, np.vstack([accuracy, -accuracy]), grid)
+    for i, c in enumerate(grid):
+        there = accuracy[cost <= c]
+        assert best[i] == boot[0, i] == (there.max() if there.size else -np.inf)
+        assert boot[1, i] == (-there.min() if there.size else -np.inf)
+
+
+GRID = np.geomspace(1e3, 1e6, 31)
+
+
+def cross(difference, noise, seed=0):
+    difference = np.asarray(difference, dtype=float)
+    rng = np.random.default_rng(seed)
+    boot = difference + noise * (0.7 * rng.normal(size=(2000, 1)) + 0.7 * rng.normal(size=(2000, len(difference))))
+    return crossover(GRID, difference, boot, 0.95, 50)
+
+
+def test_found_where_the_sign_changes():
+    difference = np.linspace(-0.3, 0.3, 31) - 0.01
+    found = cross(difference, 0.02)
+    assert found.status == "found"
+    assert found.at == GRID[difference > 0][0]
+    assert found.at_low < found.at < found.at_high
+    assert GRID[12] < found.at_low
+    assert found.at_high < GRID[20]
+    assert cross(difference, 0.04).at_high > found.at_high  # more noise, wider
+    assert np.isnan(found.n_more)
+
+
+def test_at_entry():
+    found = cross(np.full(31, 0.2), 0.02)
+    assert (found.status, found.at, found.at_low, found.at_high) == ("at_entry", GRID[0], GRID[0], GRID[0])
+
+
+def test_none_in_range():
+    found = cross(np.full(31, -0.2), 0.02)
+    assert found.status == "none_in_range"
+    assert np.isnan([found.at, found.at_low, found.at_high]).all()
+
+
+def test_not_separable_says_how_many_problems_would_do():
+    few, many = cross(np.full(31, 0.05), 0.05), cross(np.full(31, 0.05), 0.1)
+    for found in (few, many):
+        assert found.status == "not_separable"
+        assert np.isnan([found.at, found.at_low, found.at_high]).all()
+        assert found.n_more == int(found.n_more) > 0
+    assert 2.5 < (many.n_more + 50) / (few.n_more + 50) < 5.5  # twice the noise: four times the problems
+
+
+def test_ahead_from_some_cost_on_without_ever_being_behind():
+    found = cross(np.concatenate([np.full(15, -0.005), np.full(16, 0.3)]), 0.03)
+    assert found.status == "not_separable"
+    assert (found.at_low, found.at_high) == (GRID[0], GRID[15])
+    assert np.isnan(found.at)
+
+
+def judged(models, seed=0):
+    """Cells of models at five costs each, with 60 problems of which the larger model solves more, at four times the cost."""
+    rng = np.random.default_rng(seed)
+    rows, values = [], []
+    for m in range(models):
+        for i, strategy in enumerate(("single", "greedy", "majority", "majority", "majority")):
+            values.append(rng.random(60) < 0.1 + 0.25 * m + 0.03 * i)
+            keys = {"arm": f"m{m}@fp32", "model": f"m{m}", "n_params": 1000 * 4**m, "precision": "fp32", "bits_effective": 32.0}
+            rows.append(
+                keys | {"T": 64, "P": max(1, 2**i // 2), "B": 1, "strategy": strategy, "flops": 1e4 * 4**m * 2.0**i, "estimand": "e"}
+            )
+    table = np.array(values, dtype=float).T
+    cells = pd.DataFrame(rows).assign(accuracy=table.mean(axis=0), accuracy_low=0.0, accuracy_high=1.0)
+    boot = rng.multinomial(60, np.full(60, 1 / 60), size=500) / 60 @ table
+    return Judged(cells, boot, 60, 0.95)
+
+
+def test_crossovers_of_neighbours_in_size():
+    table = crossovers(judged(3), "flops")
+    assert list(zip(table["small"], table["large"], strict=True)) == [("m0", "m1")] * 3 + [("m1", "m2")] * 3
+    assert table["kind"].tolist() == ["single", "greedy", "best"] * 2
+    found = table[table["at"].notna()]
+    assert (found["at_low"] <= found["at"]).all()
+    assert (found["at"] <= found["at_high"]).all()
+
+
+def test_one_model_has_no_crossover():
+    table = crossovers(judged(1), "flops")
+    assert table["status"].tolist() == ["one_model"]
+    assert table[["at", "at_low", "at_high", "n_more"]].isna().all().all()
+
+
+def test_frontier_rows_rise_in_cost_and_accuracy_within_their_band():
+    table = frontier(judged(3), "flops")
+    assert (table["value"].diff().dropna() >= 0).all()
+    assert (table["accuracy"].diff().dropna() > 0).all()
+    assert (table["band_low"].diff().dropna() >= 0).all()
+    assert (table["band_low"] <= table["accuracy"]).all()
+    assert (table["band_high"] >= table["accuracy"]).all()
+    assert table[["p_on_frontier", "attainment"]].stack().between(0, 1).all()

@@ -1,0 +1,97 @@
+"""Tables: validated when written and read, written whole or not at all, documented."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from pandera.errors import SchemaError, SchemaErrors
+
+from flopstat.tables import TABLES, documentation, read, validate, write
+
+LAWS = pd.DataFrame(
+    {
+        "law": ["kappa-log-p", "alpha-q"],
+        "arm": ["m@fp32", "m@rtn3"],
+        "T": [64, 64],
+        "parameter": ["kappa", "alpha"],
+        "estimate": [0.0123456789, np.nan],
+        "low": [0.01, np.nan],
+        "high": [0.02, 0.5],
+        "certified": [True, False],
+        "verdict": ["votes gain", 'not identified: a "quoted", comma'],
+    }
+)
+
+
+def test_a_valid_table_passes_in_the_columns_order():
+    checked = validate(LAWS[LAWS.columns[::-1]], "laws")
+    assert list(checked.columns) == list(TABLES["laws"])
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        LAWS.drop(columns="T"),
+        LAWS.assign(extra=1),
+        LAWS.assign(T=[64, -1]),
+        LAWS.assign(T=[64, np.nan]),
+        LAWS.assign(T=[64, 64.5]),
+        LAWS.assign(arm=["m@fp32", None]),
+        LAWS.assign(estimate=["a", "b"]),
+        LAWS.assign(verdict=[None, "x"]),
+    ],
+    ids=["missing", "unknown", "out of range", "missing value", "not an integer", "missing text", "wrong type", "missing verdict"],
+)
+def test_a_broken_table_is_refused_and_the_old_file_stays(tmp_path, broken):
+    path = tmp_path / "laws.csv"
+    write(LAWS, "laws", path)
+    before = path.read_bytes()
+    with pytest.raises((SchemaError, SchemaErrors)):
+        write(broken, "laws", path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["laws.csv"]
+
+
+def test_a_share_outside_zero_and_one_is_refused(study):
+    cells = study["tables"]["configurations"]
+    for column, value in (("accuracy", 1.01), ("accuracy_low", -0.01), ("flops", -1.0), ("accuracy", np.nan), ("n_asked", -1)):
+        with pytest.raises((SchemaError, SchemaErrors)):
+            validate(cells.assign(**{column: value}), "configurations")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize(
+    "name", ["problems", "refusals", "configurations", "configurations_skipped", "calibration", "cells", "laws", "frontier", "crossovers"]
+)
+def test_round_trip(tmp_path, study, name, suffix):
+    path = tmp_path / "deep" / f"{name}{suffix}"
+    write(study["tables"][name], name, path)
+    again = read(name, path)
+    pd.testing.assert_frame_equal(again, validate(study["tables"][name], name), rtol=1e-9, check_dtype=suffix == ".parquet")
+    assert b"\r" not in path.read_bytes() or suffix == ".parquet"
+    write(again, name, path.with_name(f"again{suffix}"))
+    assert path.read_bytes() == path.with_name(f"again{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize("word", ["NA", "null", "nan", "None"])
+def test_words_that_look_like_missing_values_stay_text(tmp_path, word):
+    """A study or model may be named so: the config's pattern allows it."""
+    table = pd.DataFrame({"reason": [word], "n_problems": [3]})
+    write(table, "refusals", tmp_path / "t.csv")
+    assert read("refusals", tmp_path / "t.csv")["reason"].tolist() == [word]
+
+
+def test_documentation_names_every_column():
+    text = documentation()
+    for name, columns in TABLES.items():
+        section = text.split(f"## {name}\n", 1)[1].split("\n## ", 1)[0]
+        for key, column in columns.items():
+            assert f"| `{key}` | {column.dtype}" in section
+            assert column.meaning in section
+            assert column.meaning.strip()
+
+
+def test_the_results_page_is_the_documentation(root):
+    page = root / "results" / "README.md"
+    if not page.is_file():
+        pytest.skip("no results/README.md yet")
+    assert documentation().strip() in page.read_text(encoding="utf-8")
