@@ -15,6 +15,7 @@ from scipy.stats import norm
 Floats = NDArray[np.float64]
 
 ESTIMAND = "problems like these"
+ROUNDING = 1e-9  # standard errors below this are rounding: the replicates do not differ
 SMALL_COUNT = 5.0  # expected successes or failures below which the bootstrap is not trusted
 
 
@@ -48,8 +49,8 @@ class Interval:
 def proportion_interval(values: Floats, w: Floats, confidence: float) -> Interval:
     """Intervals for mean accuracies.
 
-    Percentile bootstrap over problems; where fewer than 5 successes or failures are expected, Wilson's interval on the effective
-    number of problems n_eff = a(1-a)/se², at least 1 and at most what K samples a problem can hold (n where se is 0).
+    Percentile bootstrap over problems; where fewer than 5 successes or failures are expected, or the replicates do not differ, Wilson's
+    interval on the effective number of problems n_eff = a(1-a)/se², between 1 and n (n where se is 0).
 
     Parameters
     ----------
@@ -64,9 +65,10 @@ def proportion_interval(values: Floats, w: Floats, confidence: float) -> Interva
     se = boot.std(axis=0, ddof=1)
     tail = (1 - confidence) / 2
     low, high = np.quantile(boot, [tail, 1 - tail], axis=0)
-    small = n * np.minimum(a, 1 - a) < SMALL_COUNT
+    no_spread = se <= ROUNDING
+    small = (n * np.minimum(a, 1 - a) < SMALL_COUNT) | no_spread
     with np.errstate(divide="ignore", invalid="ignore"):
-        effective = np.where(se > 0, np.clip(a * (1 - a) / se**2, 1.0, n), n)
+        effective = np.where(no_spread | (a * (1 - a) <= ROUNDING), n, np.clip(a * (1 - a) / se**2, 1.0, n))
     wilson_low, wilson_high = wilson(a, effective, confidence)
     low = np.where(small, wilson_low, low)
     high = np.where(small, wilson_high, high)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,18 @@ def _fill(value: Any, node: dict[str, Any]) -> None:
 
 def _where(path: list[str | int]) -> str:
     return ".".join(str(p) for p in path) or "config"
+
+
+def _refuse_non_finite(value: Any, where: str) -> None:
+    """Refuse .nan and .inf, which pass a schema's limits."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_non_finite(item, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            _refuse_non_finite(item, f"{where}.{i}")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{where}: {value} is not a finite number")
 
 
 def _cross_check(config: Config) -> None:
@@ -101,6 +114,7 @@ def resolve(raw: Config) -> Config:
     config = copy.deepcopy(raw)
     if not isinstance(config, dict):
         raise InputError(f"config: a mapping is wanted, found {type(config).__name__}")
+    _refuse_non_finite(config, "")
     _fill(config, schema())
     validator = jsonschema.Draft202012Validator(schema())
     errors = sorted(validator.iter_errors(config), key=lambda e: (-len(e.absolute_path), str(e.absolute_path)))
@@ -124,6 +138,8 @@ def load(*paths: Path) -> Config:
             raise InputError(f"{path}: no such config file")
         try:
             part = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
         except yaml.YAMLError as error:
             raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
         if not isinstance(part, dict):

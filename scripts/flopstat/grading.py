@@ -22,7 +22,7 @@ WINDOW = 16  # tokens of the sliding and of the tail window
 MAX_TEXT = 200_000  # characters read of one text: a longer one is read at its end
 MAX_DIGITS = 40  # digits of an answer that is still taken for a number
 
-_NUMBER = r"-?[$€£]?\s?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"
+_NUMBER = r"[-−]?(?:[$€£]\s?)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
 _MARKERS = (
     ("first", re.compile(rf"####\s*(?P<n>{_NUMBER})")),
     ("last", re.compile(rf"\\boxed\{{\s*(?P<n>{_NUMBER})")),
@@ -36,7 +36,7 @@ State = Literal["answered", "no_answer", "truncated", "timeout", "invalid", "eng
 
 def normalize(number: str) -> str:
     """Canonical form of a number: no separators, currency or leading zeros; 18.0 is 18, -0 is 0."""
-    sign = "-" if number.startswith("-") else ""
+    sign = "-" if number[0] in "-−" else ""
     digits = re.sub(r"[^\d.]", "", number)
     whole, _, fraction = digits.partition(".")
     fraction = fraction.rstrip("0")

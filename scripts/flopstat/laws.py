@@ -166,7 +166,10 @@ def fit_alpha(quantized: Floats, n_params: int, references: list[tuple[int, Floa
     lower = low if low > 0 else np.nan
     upper = high if np.isfinite(high) else np.nan
     if not np.isfinite(estimate):
-        bound = f"alpha < {np.exp(log_n[0]) / n_params:.3g}" if estimate < 0 else f"alpha > {np.exp(log_n[-1]) / n_params:.3g}"
+        smallest, largest = float(np.exp(log_n[0])) / n_params, float(np.exp(log_n[-1])) / n_params
+        bound = f"alpha < {smallest:.3g}" if estimate < 0 else f"alpha > {largest:.3g}"
+        upper = max(high, smallest) if estimate < 0 and np.isfinite(high) else upper
+        lower = min(low, largest) if estimate > 0 and low > 0 else lower
         return Parameter(*parameter, np.nan, lower, upper, False, f"not identified: outside the reference range ({bound}); {basis}")
     open_ends = "" if low > 0 and np.isfinite(high) else "; an open limit lies outside the reference range"
     return Parameter(*parameter, float(np.exp(estimate)), lower, upper, not open_ends, basis + open_ends)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LADDER = ROOT / "workflow" / "resources" / "ladder"
 _HASH_BLOCK = 1 << 20
+MAX_HEADER = 100_000_000  # bytes of a safetensors header, the format's own limit
 _EMBEDDING = re.compile(r"(embed_tokens|lm_head|wte|wpe)\.weight$")
 
 
@@ -75,11 +76,14 @@ def sha256_of_files(paths: list[Path]) -> str:
 def tensor_shapes(path: Path) -> dict[str, list[int]]:
     """Shapes in a safetensors file, from its header alone."""
     with path.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        if length > 100_000_000:
-            raise InputError(f"{path}: not a safetensors file (header of {length} bytes)")
-        header = json.loads(stream.read(length))
-    return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+        try:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > MAX_HEADER:
+                raise ValueError(length)
+            header = json.loads(stream.read(length))
+            return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+        except (struct.error, ValueError, AttributeError, KeyError, TypeError):
+            raise InputError(f"{path}: not a safetensors file, or a torn one; copy or download it again") from None
 
 
 def _product(shape: list[int]) -> int:

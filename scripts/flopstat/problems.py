@@ -77,12 +77,12 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         raise InputError(f"dataset.path {path}: no such file; give a JSONL file with question and answer")
     rows: list[dict[str, Any]] = []
     seen: set[str] = set()
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line.decode("utf-8"))
             except ValueError as error:
                 raise InputError(f"{path}:{number + 1}: not JSON ({error}); one object a line is wanted") from None
             if not isinstance(row, dict) or not all(isinstance(row.get(k), str) for k in ("question", "answer")):

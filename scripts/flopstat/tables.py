@@ -207,11 +207,18 @@ def validate(table: pd.DataFrame, name: str) -> pd.DataFrame:
 
     Raises
     ------
-    pandera.errors.SchemaError
+    pandera.errors.SchemaError, pandera.errors.SchemaErrors
         For a missing or unknown column, a wrong type, a missing value or a value out of range.
     """
     import pandera.pandas as pa
 
+    for key, column in TABLES[name].items():
+        if column.dtype == "int" and key in table and pd.api.types.is_float_dtype(table[key]):
+            values = table[key]
+            if not (values == values.round()).all():
+                raise pa.errors.SchemaError(
+                    None, table, f"{name}.{key}: whole numbers are wanted, found {values[values != values.round()].iloc[0]}"
+                )
     columns = {}
     for key, column in TABLES[name].items():
         checks = []
@@ -242,7 +249,7 @@ def read(name: str, path: Path) -> pd.DataFrame:
     if path.suffix == ".parquet":
         return validate(pd.read_parquet(path), name)
     strings = {k: "string" for k, c in TABLES[name].items() if c.dtype == "str"}
-    return validate(pd.read_csv(path, dtype=strings), name)
+    return validate(pd.read_csv(path, dtype=strings, keep_default_na=False, na_values=[""]), name)
 
 
 def documentation() -> str:

@@ -24,7 +24,7 @@ rule grade_samples:
     params:
         budgets=config["budgets"]["T"],
         grader=config["grader"],
-        code=code_hash("grading", "tables"),
+        code=code_hash("grading", "models", "tables"),
     message:
         "Grading {wildcards.model} at {wildcards.precision}"
     script:

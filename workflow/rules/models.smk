@@ -28,9 +28,9 @@ rule describe_model:
 
 
 rule ladder_weights:
+    """Train the ladder anew (hours; not part of the default run)."""
     input:
         expand("results/ladder-training/{size}/model.safetensors", size=["ladder-30k", "ladder-160k", "ladder-900k", "ladder-3m"]),
-    """Train the ladder anew (hours; not part of the default run)."""
     localrule: True
 
 
