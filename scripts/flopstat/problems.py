@@ -103,7 +103,7 @@ def _from_hub(dataset: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def ladder_rows(wanted: Sequence[tuple[Split, int]], max_steps: int, distractors: int, seed: int) -> list[dict[str, Any]]:
-    """Generated problems of several splits, the numbers of steps in equal shares, no chain of numbers twice."""
+    """Generated problems of several splits, the numbers of steps in equal shares, no question twice."""
     from flopstat.ladder.generator import generate
 
     rows: list[dict[str, Any]] = []
@@ -112,11 +112,11 @@ def ladder_rows(wanted: Sequence[tuple[Split, int]], max_steps: int, distractors
         per_step = np.bincount(np.arange(n) % max_steps, minlength=max_steps)
         for step, count in enumerate(per_step, start=1):
             stream = generate(rng, split, steps=step, distractors=distractors)
-            chains: set[str] = set()
-            while len(chains) < count:
+            questions: set[str] = set()
+            while len(questions) < count:
                 problem = next(stream)
-                if problem.canonical not in chains:
-                    chains.add(problem.canonical)
+                if problem.question not in questions:
+                    questions.add(problem.question)
                     rows.append({"question": problem.question, "answer": problem.answer, "split": split})
     return [{"problem_id": str(i)} | row for i, row in enumerate(rows)]
 
