@@ -3,8 +3,8 @@
     c_counted   = counted FLOPs / (tokens · N)             of one eager forward pass of the reference-precision twin
     c_effective = peak FLOP/s · seconds per token / N      per phase and batch
 
-`peak` is the measured rate of a square matrix product in the reference compute dtype, one number per device for all arms: so c_effective
-says what a token of this arm costs in units of the work that the device could have done, quantised kernels and overheads included.
+`peak` is the highest measured rate of a square matrix product (what slows one down is never the device's peak) in the reference compute
+dtype, one number per device for all arms: so c_effective says what a token of this arm costs in units of the work that the device could have done, quantised kernels and overheads included.
 
 A measurement is stored under the hash of its settings, the code and the device's fingerprint, and reused: a rerun measures nothing.
 """
@@ -172,9 +172,9 @@ def calibrate(
         return path
     repeats = settings["repeats"]
     rates = _peak(device, compute_dtype, repeats, store, where)
-    peak = statistics.median(rates)
+    peak = max(rates)
     model = load(card, precision, compute_dtype, device)
-    rows = [_row("device", 0, 0, "peak", rates, "FLOP/s")]
+    rows = [_row("device", 0, 0, "peak", rates, "FLOP/s") | {"value": peak}]
     counted = count_flops(card, tokens)
     rows.append(_row("prefill", 1, tokens, "c_counted", [counted / (tokens * card.n_params)], "FLOP/(token·parameter)"))
     rows.append(_row("prefill", 1, tokens, "c_closed_form", [c_counted(card, tokens)], "FLOP/(token·parameter)"))

@@ -156,7 +156,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "batch": _count("rows", "batch size"),
         "context": _count("tokens", "tokens before the measured one; for a prefill its length"),
         "metric": Column("str", "", "what was measured"),
-        "value": Column("float", "", "median or closed form, in `unit`"),
+        "value": Column("float", "", "median, closed form, or the highest rate for the peak; in `unit`"),
         "low": Column("float", "", "lowest measurement"),
         "high": Column("float", "", "highest measurement"),
         "unit": Column("str", "", "unit of value, low and high"),
