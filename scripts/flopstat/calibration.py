@@ -4,7 +4,8 @@
     c_effective = peak FLOP/s · seconds per token / N      per phase and batch
 
 `peak` is the highest measured rate of a square matrix product (what slows one down is never the device's peak) in the reference compute
-dtype, one number per device for all arms: so c_effective says what a token of this arm costs in units of the work that the device could have done, quantised kernels and overheads included.
+dtype, one number per device for all arms: so c_effective says what a token of this arm costs in units of the work that the device could
+have done, quantised kernels and overheads included.
 
 A measurement is stored under the hash of its settings, the code and the device's fingerprint, and reused: a rerun measures nothing.
 """

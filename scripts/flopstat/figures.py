@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,7 +102,9 @@ def plot_accuracy(
         right.yaxis.set_tick_params(labelleft=True)
         for ax in (left, right):
             ax.set_xlabel("FLOP per problem (counted)")
-        left.set_ylim(-0.02, 1.02)
+            _label_costs(ax)
+        top = float(data[["accuracy_high", "band_high"]].max().max())
+        left.set_ylim(-0.02, 1.02 if top > 0.4 else 1.3 * top)  # near the floor the upper half would be empty
         styles = [Line2D([], [], color="0.35", marker=m, ls=s, ms=4, label=label) for label, m, s in SERIES.values()]
         styles.append(Line2D([], [], color="0.35", marker="*", ls="", ms=8, label="greedy, largest T"))
         styles.append(Line2D([], [], color="black", lw=2.2, alpha=0.55, label="Pareto frontier and its band"))
@@ -116,6 +119,15 @@ def plot_accuracy(
             fig.savefig(path, metadata={"CreationDate": None} if path.suffix == ".pdf" else {"Software": None})
         plt.close(fig)
     return data
+
+
+def _label_costs(ax: Axes) -> None:
+    """Tick labels of a logarithmic cost axis that stay apart: decades, or 1, 2 and 5 where it spans little more than one."""
+    low, high = ax.get_xlim()
+    subs = (1.0,) if np.log10(high / low) > 1.5 else (1.0, 2.0, 5.0)
+    ax.xaxis.set_major_locator(LogLocator(subs=subs))
+    ax.xaxis.set_major_formatter(LogFormatterSciNotation(labelOnlyBase=False))
+    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _draw_axes(ax: Axes, data: pd.DataFrame, colors: dict[str, Any]) -> None:
