@@ -65,7 +65,7 @@ def _refuse_non_finite(value: Any, where: str) -> None:
 
 def _cross_check(config: Config) -> None:
     """What a schema cannot say. Each message names the key and the remedy."""
-    dataset, budgets, sampling = config["dataset"], config["budgets"], config["sampling"]
+    dataset, budgets = config["dataset"], config["budgets"]
     for source, keys in {"local": ["path"], "hub": ["repo", "revision"]}.items():
         for key in keys:
             if dataset["source"] == source and not dataset[key]:
@@ -88,13 +88,9 @@ def _cross_check(config: Config) -> None:
     unknown = sorted(set(budgets["T_recipe"]) - set(budgets["T"]))
     if unknown:
         raise InputError(f"budgets.T_recipe: {unknown} are not in budgets.T; add them there or drop them here")
-    if min(budgets["P"]) * min(budgets["B"]) > sampling["samples"]:
-        raise InputError(f"sampling.samples {sampling['samples']}: smaller than the smallest P·B; raise it")
     for axis in ("P", "B"):
         if 1 not in budgets[axis]:
             raise InputError(f"budgets.{axis}: must hold 1, the single chain that all others are compared with")
-        if min(budgets[axis]) == max(budgets[axis]) > sampling["samples"]:
-            raise InputError(f"budgets.{axis}: exceeds sampling.samples")
     if dataset["source"] == "ladder" and dataset["n_study"] < dataset["max_steps"]:
         raise InputError("dataset.n_study: smaller than dataset.max_steps; every number of steps needs a problem")
     if 1 not in config["calibration"]["batches"]:
@@ -151,12 +147,6 @@ def load(*paths: Path) -> Config:
 def arms(config: Config) -> list[str]:
     """Names of the arms, `<model>@<precision>`, in the order of the config."""
     return [f"{model['name']}@{precision}" for model in config["models"] for precision in model["precisions"]]
-
-
-def model_of(config: Config, name: str) -> dict[str, Any]:
-    """The entry of one model."""
-    found: dict[str, Any] = next(m for m in config["models"] if m["name"] == name)
-    return found
 
 
 def shards(config: Config) -> list[str]:

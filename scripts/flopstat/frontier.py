@@ -19,7 +19,6 @@ KEYS = ["arm", "T", "P", "B", "strategy"]
 COSTS = ("flops", "flops_nominal")
 
 Status = Literal["found", "at_entry", "none_in_range", "not_separable", "one_model"]
-Kind = Literal["single", "greedy", "best"]
 
 
 @dataclass(frozen=True)

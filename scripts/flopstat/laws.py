@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import expit, logit
+from scipy.special import logit
 
 from flopstat import bootstrap
 from flopstat.cells import matrices
@@ -173,13 +173,6 @@ def fit_alpha(quantized: Floats, n_params: int, references: list[tuple[int, Floa
         return Parameter(*parameter, np.nan, lower, upper, False, f"not identified: outside the reference range ({bound}); {basis}")
     open_ends = "" if low > 0 and np.isfinite(high) else "; an open limit lies outside the reference range"
     return Parameter(*parameter, float(np.exp(estimate)), lower, upper, not open_ends, basis + open_ends)
-
-
-def reference_curve(alpha: float, references: list[tuple[int, float]], n_params: int) -> float:
-    """A_ref(αN): the reference accuracy that an α stands for, to check a fit by substitution."""
-    ordered = sorted(references)
-    log_n = np.log([float(n) for n, _ in ordered])
-    return float(expit(np.interp(np.log(alpha * n_params), log_n, logit([a for _, a in ordered]))))
 
 
 def fit_study_laws(

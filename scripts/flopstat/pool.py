@@ -80,7 +80,7 @@ class Pool:
         pq.write_table(pa.table(columns, schema=SCHEMA), temporary, compression="zstd", write_page_checksum=True)
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
-        number = 1 + max((int(p.stem.split("-")[1]) for p in self.segments()), default=-1)
+        number = 1 + max((int(p.stem.split("-")[1]) for p in self.folder.glob("segment-*")), default=-1)
         os.replace(temporary, self.folder / f"segment-{number:06d}.parquet")
 
     def sweep(self) -> int:
