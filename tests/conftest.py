@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from flopstat import cells, config, frontier, laws, models, problems
+from flopstat.strategies import SCORES
 
 ROOT = Path(__file__).resolve().parents[1]
 LADDER = ("ladder-30k", "ladder-160k")
@@ -146,8 +147,8 @@ def _grades(chosen: pd.DataFrame, level: float, wanted: dict, rng: np.random.Gen
                         "finish_reason": "eos" if done else "length",
                         "n_tokens": min(length, t),
                         "prompt_tokens": 40 + problem.difficulty,
-                        "mean_logprob": -float(rng.random()),
                     }
+                    | {score: sign * -float(rng.random()) for score, sign in SCORES.items()}
                 )
     return pd.DataFrame(rows)
 

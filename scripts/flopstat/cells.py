@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from flopstat import bootstrap
 from flopstat.costs import Flops, flops_nominal, flops_seed
 from flopstat.errors import InputError
-from flopstat.estimators import NO_ANSWER, best_of_k, majority_at_all_k, majority_of_best_of
+from flopstat.estimators import NO_ANSWER
 from flopstat.grading import count_states
 from flopstat.models import ModelCard
+from flopstat.strategies import GREEDY, SCORES, Axis, Outcome, Pool, evaluate, permutations_for, strategy
 
 Floats = NDArray[np.float64]
 
-SCORE = "mean_logprob"
-PERMUTATIONS = 16
+PERMUTATIONS = 64  # of each problem's samples; with them the composites of the default study keep to MONTE_CARLO_SHARE
 MONTE_CARLO_SHARE = 0.1  # of the standard error; a composite's Monte Carlo error above it is flagged
 MAX_FAILED = 0.01  # share of failed chains that stops a study
 ANSWER_TOKENS = 0  # ASSUME no forced answers: budgets are obeyed by cutting, so A = 0 in flops_nominal
@@ -32,14 +32,10 @@ class Arm:
     """One arm's graded chains at one T as matrices: row a problem, column a sample."""
 
     problem_ids: list[str]
-    codes: NDArray[np.int64]
-    gold: NDArray[np.int64]
-    correct: NDArray[np.bool_]
-    score: Floats
+    pool: Pool
     tokens: Floats
     decode_flops: Floats
     prefill_flops: Floats
-    greedy_correct: Floats
     greedy_tokens: Floats
     greedy_flops: Floats
 
@@ -73,18 +69,13 @@ def matrices(grades: pd.DataFrame, gold: dict[str, str], flops: Flops) -> Arm:
     decode, greedy_decode = grid(flops.decode(prompt, grades["n_tokens"].to_numpy()))
     prefill, _ = grid(flops.prefill(prompt))
     code, _ = grid(codes, np.int64)
-    correct, greedy_correct = grid(grades["correct"], bool)
-    score, _ = grid(grades[SCORE])
+    _, greedy_correct = grid(grades["correct"], bool)
     return Arm(
         problem_ids=ids,
-        codes=code,
-        gold=np.zeros(len(ids), dtype=np.int64),
-        correct=correct,
-        score=np.where(code == NO_ANSWER, -np.inf, score),
+        pool=Pool(code, {name: grid(grades[name])[0] for name in SCORES}, greedy_correct.astype(float)),
         tokens=tokens.mean(axis=1),
         decode_flops=decode.mean(axis=1),
         prefill_flops=prefill[:, 0],
-        greedy_correct=greedy_correct.astype(float),
         greedy_tokens=greedy_tokens,
         greedy_flops=greedy_decode + prefill[:, 0],
     )
@@ -97,55 +88,26 @@ class Value:
     strategy: str
     p: int
     b: int
-    accuracy: Floats
-    sampling_variance: Floats
-    monte_carlo: Floats | None = None
+    outcome: Outcome
 
 
-def _jackknife(estimate: Callable[[NDArray[np.int64], NDArray[np.bool_], Floats], Floats], arm: Arm) -> Floats:
-    """Variance of a U-statistic per problem by leaving out one sample at a time: (K-1)/K · sum_i (x_i - mean x)²."""
-    n, k = arm.codes.shape
-    keep = np.array([[c for c in range(k) if c != out] for out in range(k)])
-    shape = (n * k, k - 1)
-    left_out = estimate(arm.codes[:, keep].reshape(shape), arm.correct[:, keep].reshape(shape), arm.score[:, keep].reshape(shape))
-    values = left_out.reshape(n, k, *left_out.shape[1:])
-    variance: Floats = (k - 1) / k * ((values - values.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
-    return variance
+def _spends(axis: Axis, p: int, b: int) -> bool:
+    """Whether a strategy that spends its chains on `axis` makes a cell of (P, B) that no other pair makes."""
+    return (p > 1) == (axis in ("P", "PB")) and (b > 1) == (axis in ("B", "PB"))
 
 
-def _best_of(b: int, _codes: NDArray[np.int64], correct: NDArray[np.bool_], score: Floats) -> Floats:
-    return best_of_k(correct, score, b)
-
-
-def cell_values(arm: Arm, streams: list[int], branches: list[int], permutations: NDArray[np.int64]) -> Iterator[Value]:
-    """Accuracy per problem of every cell of one (arm, T) with P·B <= K."""
-    n, k = arm.codes.shape
-    unknown = np.full(n, np.nan)
-    yield Value("single", 1, 1, arm.correct.mean(axis=1), arm.correct.mean(axis=1) * (1 - arm.correct.mean(axis=1)) / max(k - 1, 1))
-    yield Value("greedy", 1, 1, arm.greedy_correct, np.zeros(n))
-    votes = [p for p in streams if 1 < p <= k]
-    if votes:
-        top = max(votes)
-        majority = majority_at_all_k(arm.codes, arm.gold, top)
-        left = min(top, k - 1)
-        variance = _jackknife(lambda codes, _c, _s: majority_at_all_k(codes, np.zeros(len(codes), dtype=np.int64), left), arm)
-        for p in votes:
-            yield Value("majority", p, 1, majority[:, p - 1], variance[:, p - 1] if p <= left else unknown)
-    for b in branches:
-        if not 1 < b <= k:
+def cell_values(pool: Pool, names: list[str], streams: list[int], branches: list[int], permutations: NDArray[np.int64]) -> Iterator[Value]:
+    """Every cell of one (arm, T) with P·B <= K."""
+    for name, b in itertools.product(names, sorted({1, *branches})):
+        if name == GREEDY:
+            if b == 1 and pool.greedy is not None:
+                yield Value(name, 1, 1, Outcome(pool.greedy, np.zeros(len(pool.greedy)), None, None))
             continue
-        spread = _jackknife(functools.partial(_best_of, b), arm) if b < k else unknown
-        yield Value(f"best_of_{SCORE}", 1, b, best_of_k(arm.correct, arm.score, b), spread)
-        for p in votes:
-            if p * b <= k:
-                value, error = majority_of_best_of(arm.codes, arm.gold, arm.score, p, b, permutations)
-                yield Value("majority_of_best_of", p, b, value, unknown, error)
-
-
-def permutations_for(k: int, seed: int) -> NDArray[np.int64]:
-    """The random permutations that all cells and arms of a study share, (16, K)."""
-    rng = np.random.default_rng([seed, 2])
-    return np.array([rng.permutation(k) for _ in range(PERMUTATIONS)])
+        rule = strategy(name, b)
+        wanted = [p for p in sorted({1, *streams}) if p * b <= pool.size and _spends(rule.axis, p, b)]
+        if wanted:
+            outcomes = evaluate(rule, pool, [p * b for p in wanted], permutations)
+            yield from (Value(name, p, b, outcome) for p, outcome in zip(wanted, outcomes, strict=True))
 
 
 @dataclass(frozen=True)
@@ -179,23 +141,29 @@ def _accuracy_columns(value: Value, states: dict[str, int], w: Floats, confidenc
     A cell of k chains meets a failed one with probability at most k·n_failed/n_asked, so that far its accuracy could lie on either side;
     one chain alone counts its failures as wrong already.
     """
-    n = len(value.accuracy)
-    accuracy = float(np.clip(value.accuracy.mean(), 0.0, 1.0))
-    interval = bootstrap.proportion_interval(value.accuracy[:, None], w, confidence)
+    outcome = value.outcome
+    n = len(outcome.accuracy)
+    accuracy = float(np.clip(outcome.accuracy.mean(), 0.0, 1.0))
+    interval = bootstrap.proportion_interval(outcome.accuracy[:, None], w, confidence)
     total = float(interval.se[0])
-    within = float(np.sqrt(value.sampling_variance.sum()) / n)
+    within, between = bootstrap.split_variance(total, outcome.sampling_variance)
     k = value.p * value.b
     met = k * states["n_failed"] / states["n_asked"]
-    flags = ["wilson"] * bool(interval.wilson[0]) + ["recipe_T"] * recipe
-    if value.monte_carlo is not None and np.sqrt((value.monte_carlo**2).sum()) / n > MONTE_CARLO_SHARE * total:
+    flags = ["small_counts"] * bool(interval.wilson[0]) + ["recipe_T"] * recipe
+    if outcome.monte_carlo is not None and np.sqrt((outcome.monte_carlo**2).sum()) / n > MONTE_CARLO_SHARE * total:
         flags.append("monte_carlo")
+    changed = dict.fromkeys(("changed", "changed_low", "changed_high"), np.nan)
+    if outcome.changed is not None:
+        limits = bootstrap.proportion_interval(outcome.changed[:, None], w, confidence)
+        changed = {"changed": float(outcome.changed.mean()), "changed_low": float(limits.low[0]), "changed_high": float(limits.high[0])}
     return {
         "n_problems": n,
         "accuracy": accuracy,
         "accuracy_low": min(float(interval.low[0]), accuracy),
         "accuracy_high": max(float(interval.high[0]), accuracy),
         "se_sampling": within,
-        "se_problems": float(np.sqrt(max(total**2 - within**2, 0.0))) if np.isfinite(within) else np.nan,
+        "se_problems": between,
+        **changed,
         **states,
         "accuracy_bound_low": accuracy if k == 1 else max(0.0, accuracy - met),
         "accuracy_bound_high": min(1.0, accuracy + met),
@@ -247,7 +215,7 @@ def estimate_arm(
     """
     budgets, statistics = config["budgets"], config["statistics"]
     flops = Flops.of(facts.card)
-    permutations = permutations_for(config["samples"], config["seed"])
+    permutations = permutations_for(config["samples"], PERMUTATIONS, config["seed"])
     rows: list[dict[str, Any]] = []
     long: list[pd.DataFrame] = []
     for split in ("calibration", "study"):
@@ -262,8 +230,8 @@ def estimate_arm(
             arm = matrices(part, gold, flops)
             is_greedy = part["sample"] < 0
             states = {greedy: _checked_states(part.loc[is_greedy == greedy, "state"], f"{facts.name}, T = {t}") for greedy in (False, True)}
-            for value in cell_values(arm, budgets["P"], budgets["B"], permutations):
-                greedy, k = value.strategy == "greedy", value.p * value.b
+            for value in cell_values(arm.pool, config["strategies"], budgets["P"], budgets["B"], permutations):
+                greedy, k = value.strategy == GREEDY, value.p * value.b
                 tokens = arm.greedy_tokens if greedy else k * arm.tokens
                 spent = arm.greedy_flops if greedy else arm.prefill_flops + k * arm.decode_flops
                 cell = {"T": t, "P": value.p, "B": value.b, "strategy": value.strategy, "split": split}
@@ -275,7 +243,7 @@ def estimate_arm(
                     | _cost_columns(value, facts, t, spent, w, statistics["confidence"])
                 )
                 each = {"problem_id": arm.problem_ids, "difficulty": chosen["difficulty"].to_numpy()}
-                long.append(pd.DataFrame(each | {"arm": facts.name, "accuracy": value.accuracy, "flops": spent} | cell))
+                long.append(pd.DataFrame(each | {"arm": facts.name, "accuracy": value.outcome.accuracy, "flops": spent} | cell))
     return pd.DataFrame(rows), pd.concat(long, ignore_index=True)
 
 
@@ -284,16 +252,10 @@ def skipped(facts: ArmFacts, config: dict[str, Any]) -> list[dict[str, Any]]:
     k = config["samples"]
     budgets = config["budgets"]
     return [
-        facts.columns(config["study"])
-        | {
-            "T": t,
-            "P": p,
-            "B": b,
-            "strategy": "majority_of_best_of" if p > 1 and b > 1 else "majority" if p > 1 else f"best_of_{SCORE}",
-            "reason": f"P·B = {p * b} exceeds the pool of K = {k}",
-        }
+        facts.columns(config["study"]) | {"T": t, "P": p, "B": b, "strategy": name, "reason": f"P·B = {p * b} exceeds the pool of K = {k}"}
         for t in budgets["T"]
+        for name in config["strategies"]
         for p in budgets["P"]
         for b in budgets["B"]
-        if p * b > k
+        if p * b > k and name != GREEDY and _spends(strategy(name, b).axis, p, b)
     ]

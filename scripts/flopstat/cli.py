@@ -105,6 +105,31 @@ def card(
 
 
 @app.command()
+def evaluate(
+    grades: Annotated[Path, typer.Option(help="Graded chains, .parquet or .csv, as `flopstat grade` writes them.")],
+    ks: Annotated[str, typer.Option(help="Numbers of chains, such as 1,2,4.")],
+    out: Annotated[Path, typer.Option(help="Table to write, .csv.")],
+    strategies: Annotated[str, typer.Option(help="Names, separated by commas.")] = "single,majority",
+    branches: Annotated[int, typer.Option(min=1, help="B of majority_of_best_of; P is k / B.")] = 2,
+    strata: Annotated[str | None, typer.Option(help="Column that the selection of problems was stratified by.")] = None,
+    confidence: Annotated[float, typer.Option(help="Level of the intervals.")] = 0.95,
+) -> None:
+    """Accuracy of strategies at k chains, averaged over all subsets of a pool, with intervals over problems."""
+    from flopstat import tables
+    from flopstat.evaluation import evaluate_grades
+
+    numbers = [part.strip() for part in ks.split(",")]
+    if not all(part.isdigit() and int(part) > 0 for part in numbers):
+        raise InputError(f"--ks {ks!r}: not a list of positive integers; write it like 1,2,4")
+    if not 0.5 < confidence < 1:
+        raise InputError(f"--confidence {confidence}: must lie between 0.5 and 1")
+    names = [part.strip() for part in strategies.split(",")]
+    table = evaluate_grades(grades, [int(part) for part in numbers], names, branches, strata, confidence)
+    tables.write(table, "evaluation", out)
+    typer.echo(f"{out}: {len(table)} rows, accuracy with {confidence:.0%} intervals over {table['estimand'].iloc[0]}")
+
+
+@app.command()
 def summary(study: Annotated[Path, typer.Option(help="Results folder of the study.")]) -> None:
     """Print a study's answer in plain text: best cells for a few budgets, crossovers, where the files lie."""
     from flopstat.summary import summarize

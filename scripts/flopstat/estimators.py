@@ -9,11 +9,15 @@ one. `gold` holds the code of the gold answer, (problems,), or a code that no sa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
 NO_ANSWER = -1
+
+_BLOCK = 512  # vote patterns handled together: their polynomials stay in the processor's cache
 
 Codes = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -35,13 +39,24 @@ def pass_at_k(correct: NDArray[np.bool_], k: int) -> Floats:
 
     Source: Chen et al. 2021 (arXiv 2107.03374), equation 1.
     """
-    n = correct.shape[1]
+    return _pass(correct.sum(axis=1), correct.shape[1], k)
+
+
+def _pass(c: NDArray[np.int64], n: int, k: int) -> Floats:
+    """pass@k of pools of n with c correct samples."""
     _need(k, n)
-    c = correct.sum(axis=1)
     factors = 1.0 - k / np.arange(1.0, n + 1)
     # prod over i > n - c, read off the reversed cumulative product; a factor of zero or less means n - c < k.
     tail = np.concatenate([[1.0], np.cumprod(np.clip(factors, 0.0, None)[::-1])])
     return np.where(n - c < k, 1.0, 1.0 - tail[c])
+
+
+def pass_at_k_variance(correct: NDArray[np.bool_], k: int) -> Floats:
+    """Delete-one jackknife variance of pass@k per problem, (n-1)/n · sum_i (x_i - mean x)²; needs k < n."""
+    n = correct.shape[1]
+    c = correct.sum(axis=1)
+    without_right, without_wrong = _pass(np.maximum(c - 1, 0), n - 1, k), _pass(np.minimum(c, n - 1), n - 1, k)
+    return (n - 1) / n * c * (n - c) / n * (without_right - without_wrong) ** 2
 
 
 def best_of_k(correct: NDArray[np.bool_], score: Floats, k: int) -> Floats:
@@ -58,22 +73,62 @@ def best_of_k(correct: NDArray[np.bool_], score: Floats, k: int) -> Floats:
     """
     n = correct.shape[1]
     _need(k, n)
+    right, start, end = _ranked(correct, score)
+    behind = _behind(n, k)
+    hits = _before(right)
+    rows = np.arange(len(right))[:, None]
+    share = (hits[rows, end] - hits[rows, start]) / (end - start)
+    out: Floats = ((behind[:-1] - behind[1:]) * share).sum(axis=1)
+    return out
+
+
+def best_of_k_variance(correct: NDArray[np.bool_], score: Floats, k: int) -> Floats:
+    """Delete-one jackknife variance of best-of-k per problem; needs k < n.
+
+    Without the sample of rank r, ranks before r keep their probabilities, ranks after it move up by one, and its own group of ties
+    is one smaller: all n leave-one-out values follow from two cumulative sums.
+    """
+    n = correct.shape[1]
+    _need(k, n - 1)
+    right, start, end = _ranked(correct, score)
+    rows = np.arange(len(right))[:, None]
+    hits = _before(right)
+    inside = hits[rows, end] - hits[rows, start]
+    behind = _behind(n - 1, k)
+    share = inside / (end - start)
+    weight = behind[:-1] - behind[1:]  # (n - 1,)
+    as_before = _before(share * np.append(weight, 0.0))
+    moved_up = _before(share * np.insert(weight, 0, 0.0))
+    others = end - start - 1
+    own = np.divide(inside - right, others, out=np.zeros_like(right), where=others > 0) * (behind[start] - behind[end - 1])
+    left_out = as_before[rows, start] + own + (moved_up[:, -1:] - moved_up[rows, end])
+    variance: Floats = (n - 1) / n * ((left_out - left_out.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
+    return variance
+
+
+def _ranked(correct: NDArray[np.bool_], score: Floats) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
+    """Correctness by falling score, and for each rank where its group of equal scores starts and ends, all (problems, n)."""
     order = np.argsort(-score, axis=1, kind="stable")
     ranked = np.take_along_axis(score, order, axis=1)
-    right = np.take_along_axis(correct, order, axis=1).astype(float)
-    # P(best among k has rank > r) for r = 0..n
-    log_ratio = _log_comb(n - np.arange(n + 1), k) - _log_comb(np.array([n]), k)
-    weight = -np.diff(np.exp(log_ratio))  # probability that the best has rank r, were there no ties
-    new_group = np.ones_like(right, dtype=bool)
-    new_group[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
-    group = np.cumsum(new_group, axis=1) - 1 + n * np.arange(len(right))[:, None]
-    size = len(right) * n
-    mass = np.bincount(group.ravel(), np.broadcast_to(weight, right.shape).ravel(), size)
-    hits = np.bincount(group.ravel(), right.ravel(), size)
-    members = np.bincount(group.ravel(), minlength=size)
-    share = np.divide(hits, members, out=np.zeros(size), where=members > 0)
-    out: Floats = (mass * share).reshape(len(right), n).sum(axis=1)
-    return out
+    n = score.shape[1]
+    new = np.ones((len(score), n), dtype=bool)
+    new[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
+    rank = np.arange(n)
+    start = np.maximum.accumulate(np.where(new, rank, 0), axis=1)
+    last = np.ones_like(new)
+    last[:, :-1] = new[:, 1:]
+    end = np.minimum.accumulate(np.where(last, rank + 1, n)[:, ::-1], axis=1)[:, ::-1]
+    return np.take_along_axis(correct, order, axis=1).astype(float), start, end
+
+
+def _before(x: Floats) -> Floats:
+    """Sums of all entries before each position, (rows, n + 1)."""
+    return np.concatenate([np.zeros((len(x), 1)), np.cumsum(x, axis=1)], axis=1)
+
+
+def _behind(n: int, k: int) -> Floats:
+    """Probability that all k of a subset rank at r or later, C(n - r, k) / C(n, k), for r = 0..n."""
+    return np.exp(_log_comb(n - np.arange(n + 1), k) - _log_comb(np.array([n]), k))
 
 
 def _log_comb(n: NDArray[np.int64], k: int) -> Floats:
@@ -105,15 +160,53 @@ def majority_at_all_k(codes: Codes, gold: Codes, max_k: int | None = None) -> Fl
     n = codes.shape[1]
     top = n if max_k is None else max_k
     _need(top, n)
-    patterns, inverse = np.unique(_count_pattern(codes, gold), axis=0, return_inverse=True)
+    return _majority(_count_pattern(codes, gold), n, top)
+
+
+def majority_variance(codes: Codes, gold: Codes, ks: Sequence[int]) -> Floats:
+    """Delete-one jackknife variance of majority@k per problem, (problems, len(ks)); needs k < n.
+
+    Samples with equal answers leave the same pool behind, and so do answers with equally many votes: one leave-one-out pool for each
+    distinct number of votes is enough.
+    """
+    n = codes.shape[1]
+    _need(max(ks), n - 1)
+    patterns = _count_pattern(codes, gold)
+    left, problem, weight = [], [], []
+    for column in range(patterns.shape[1]):
+        votes = patterns[:, column]
+        run = votes.copy()
+        if column >= 2:  # of equal votes the last column stands for all: lowering it keeps the order
+            run = votes * (patterns[:, 2:] == votes[:, None]).sum(axis=1)
+            following = patterns[:, column + 1] if column + 1 < patterns.shape[1] else np.zeros_like(votes)
+            run[following == votes] = 0
+        rows = np.flatnonzero(run)
+        lowered = patterns[rows]
+        lowered[:, column] -= 1
+        left.append(lowered)
+        problem.append(rows)
+        weight.append(run[rows])
+    values = _majority(np.concatenate(left), n - 1, max(ks))[:, np.asarray(ks) - 1]
+    of, w = np.concatenate(problem), np.concatenate(weight)[:, None]
+    first, second = np.zeros((len(codes), len(ks))), np.zeros((len(codes), len(ks)))
+    np.add.at(first, of, w * values)
+    centred = values - (first / n)[of]
+    np.add.at(second, of, w * centred**2)
+    return (n - 1) / n * second
+
+
+def _majority(all_patterns: NDArray[np.int64], n: int, top: int) -> Floats:
+    """majority@k for k = 1..top of vote patterns of pools of n, (patterns, top)."""
+    patterns, inverse = np.unique(all_patterns, axis=0, return_inverse=True)
     out = np.zeros((len(patterns), top))
     binomial = _scaled_binomials(n)
-    for j in range(1, top + 1):
-        rows = np.flatnonzero(patterns[:, 0] >= j)
-        if rows.size:
-            out[rows] += _with_j_votes(patterns[rows], j, top, binomial)
-    total = binomial[n, 1 : top + 1]
-    result: Floats = np.clip(out / total, 0.0, 1.0)[inverse.ravel()]
+    for start in range(0, len(patterns), _BLOCK):
+        block = patterns[start : start + _BLOCK]
+        for j in range(1, top + 1):
+            rows = np.flatnonzero(block[:, 0] >= j)
+            if rows.size:
+                out[start + rows, j - 1 :] += _with_j_votes(block[rows], n, j, top, binomial)
+    result: Floats = np.clip(out / binomial[n, 1 : top + 1], 0.0, 1.0)[inverse.ravel()]
     return result
 
 
@@ -143,70 +236,31 @@ def _count_pattern(codes: Codes, gold: Codes) -> NDArray[np.int64]:
     return np.column_stack([has_gold.sum(axis=1), (codes == NO_ANSWER).sum(axis=1), counts[:, :width]])
 
 
-def _with_j_votes(patterns: NDArray[np.int64], j: int, top: int, binomial: Floats) -> Floats:
-    """Scaled weighted number of k-subsets, k = 1..top, that the gold answer wins with exactly j votes, (patterns, top)."""
+def _with_j_votes(patterns: NDArray[np.int64], n: int, j: int, top: int, binomial: Floats) -> Floats:
+    """Scaled weighted number of k-subsets, k = j..top, that the gold answer wins with exactly j votes, (patterns, top - j + 1).
+
+    An answer with fewer than j samples in the pool can't reach j votes: all such answers count like one silent one.
+    """
     degree = top - j
-    max_ties = degree // j
-    poly = np.zeros((len(patterns), degree + 1, max_ties + 1))
-    poly[:, :, 0] = binomial[patterns[:, 1], : degree + 1]
-    for column in range(2, patterns.shape[1]):
-        c = patterns[:, column]
-        rows = np.flatnonzero(c)  # counts fall, so later columns concern fewer rows
+    gold = binomial[patterns[:, 0], j][:, None]
+    if degree < j:  # nobody else can reach j votes
+        return gold * binomial[n - patterns[:, 0], : degree + 1]
+    votes = patterns[:, 2:]
+    contender = votes >= j
+    silent = patterns[:, 1] + np.where(contender, 0, votes).sum(axis=1)
+    ties = min(degree // j, int(contender.sum(axis=1).max(initial=0)))
+    poly = np.zeros((ties + 1, len(patterns), degree + 1))
+    poly[0] = binomial[silent, : degree + 1]
+    for column in range(votes.shape[1]):
+        rows = np.flatnonzero(contender[:, column])  # votes fall, so later columns concern fewer patterns
         if not rows.size:
             break
-        old = poly[rows]
-        new = np.zeros_like(old)
-        coefficients = binomial[c[rows]]
-        for v in range(min(j - 1, int(c.max()), degree) + 1):
-            new[:, v:] += coefficients[:, v, None, None] * old[:, : degree + 1 - v]
-        if max_ties and j <= degree:
-            new[:, j:, 1:] += coefficients[:, j, None, None] * old[:, : degree + 1 - j, :-1]
-        poly[rows] = new
-    weighted = (poly / np.arange(1, max_ties + 2)).sum(axis=2) * binomial[patterns[:, 0], j][:, None]
-    out = np.zeros((len(patterns), top))
-    out[:, j - 1 :] = weighted
-    return out
-
-
-def majority_of_best_of(codes: Codes, gold: Codes, score: Floats, p: int, b: int, permutations: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Accuracy of a vote over p streams, each the best by score of b branches, from random cuts of the pool.
-
-    Every permutation of a problem's samples is cut into floor(K / pb) disjoint draws of p·b; each draw gives p winners and one vote, ties
-    uniform. All cells and arms share the permutations, so that differences stay paired.
-
-    Parameters
-    ----------
-    codes, gold, score
-        As above.
-    permutations : (repeats, K) int
-
-    Returns
-    -------
-    value, se_monte_carlo : (problems,) float
-    """
-    repeats, n = permutations.shape
-    _need(p * b, n)
-    draws = n // (p * b)
-    index = permutations[:, : draws * p * b].reshape(repeats * draws, p, b)
-    value = np.empty((len(codes), repeats))
-    for r in range(len(codes)):
-        best = np.take_along_axis(index, score[r][index].argmax(axis=2)[..., None], axis=2)[..., 0]
-        votes = codes[r][best]
-        value[r] = vote_share(votes, gold[r]).reshape(repeats, draws).mean(axis=1)
-    error = value.std(axis=1, ddof=1) / np.sqrt(repeats) if repeats > 1 else np.full(len(codes), np.nan)
-    return value.mean(axis=1), error
-
-
-def vote_share(votes: Codes, gold: np.int64 | int) -> Floats:
-    """Probability that the plurality of each row's votes is `gold`, ties uniform; chains without an answer do not vote.
-
-    Parameters
-    ----------
-    votes : (draws, p) int
-    """
-    valid = votes != NO_ANSWER
-    counts = ((votes[:, :, None] == votes[:, None, :]) & valid[:, None, :]).sum(axis=2) * valid
-    tops = (counts == counts.max(axis=1, keepdims=True)) & valid
-    hits = (tops & (votes == gold)).sum(axis=1)
-    total = tops.sum(axis=1)
-    return np.divide(hits, total, out=np.zeros(len(votes)), where=total > 0)
+        old = poly[:, rows]
+        coefficients = binomial[votes[rows, column]]
+        new = coefficients[:, :1] * old
+        for v in range(1, j):
+            new[:, :, v:] += coefficients[:, v, None] * old[:, :, : degree + 1 - v]
+        new[1:, :, j:] += coefficients[:, j, None] * old[:-1, :, : degree + 1 - j]
+        poly[:, rows] = new
+    weighted: Floats = np.tensordot(1.0 / np.arange(1, ties + 2), poly, axes=1)
+    return gold * weighted

@@ -204,9 +204,9 @@ def fit_study_laws(
         for arm, table in grades.items():
             card = cards[arm.split("@")[0]]
             part = table[(table["T"] == t) & (table["split"] == "calibration")]
-            pool = matrices(part, gold, Flops.of(card))
+            pool = matrices(part, gold, Flops.of(card)).pool
             single[arm] = pool.correct.mean(axis=1)
-            if pool.codes.shape[1] >= 4:
+            if pool.size >= 4:
                 rows.append(fit_kappa(majority_at_all_k(pool.codes, pool.gold), w, statistics["confidence"]).row(arm, t))
         curve = [(cards[arm.split("@")[0]].n_params, single[arm]) for arm in grades if arm in is_reference]
         for arm, values in single.items():

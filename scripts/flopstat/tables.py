@@ -110,13 +110,16 @@ TABLES: dict[str, dict[str, Column]] = {
         "se_sampling": Column(
             "float",
             "share",
-            "standard error from the finite pool, these problems held fixed; missing for P × B composites and k = K",
+            "standard error from the finite pool, these problems held fixed; missing for k = K",
             True,
             0.0,
         ),
         "se_problems": Column(
             "float", "share", "standard error from the choice of problems, without the sampling part; missing where not split", True, 0.0
         ),
+        "changed": _share("probability that the answer differs from that of one of its chains, drawn at random; missing for greedy", True),
+        "changed_low": _share("lower limit of changed", True),
+        "changed_high": _share("upper limit of changed", True),
         "n_asked": _count("chains", "chains the estimate rests on: problems × pool size"),
         "n_answered": _count("chains", "with an answer at T"),
         "n_no_answer": _count("chains", "finished without an answer"),
@@ -129,14 +132,42 @@ TABLES: dict[str, dict[str, Column]] = {
         "flags": Column(
             "str",
             "",
-            "wilson: interval on the effective n; recipe_T: a budget of the source recipe; monte_carlo: the error of the random cuts "
-            "exceeds a tenth of the standard error",
+            "small_counts: few right or few wrong, Wilson interval on the effective n; recipe_T: a budget of the source recipe; "
+            "monte_carlo: the error of the random cuts exceeds a tenth of the standard error",
             nullable=True,
         ),
     }
     | _cost("flops_seed", "FLOP", "B·T·N·c_effective as the source recipe writes it")
     | _cost("flops_nominal", "FLOP", "P·B·T·N·c_counted, what to provision")
     | _cost("flops", "FLOP", "counted: shared prefill, decoding at its context, all chains"),
+    "evaluation": {
+        "model": Column("str", "", "model name"),
+        "precision": Column("str", "", "how the weights are held"),
+        "T": _count("tokens", "budget the chains are cut at"),
+        "strategy": Column("str", "", "how one answer is made of k chains"),
+        "k": _count("chains", "chains used"),
+        "accuracy": _share("average over all k-subsets of the pool"),
+        "low": _share("lower limit"),
+        "high": _share("upper limit"),
+        "se_sampling": Column(
+            "float", "share", "standard error from the finite pool, these problems held fixed; missing for k = K", True, 0.0
+        ),
+        "se_problems": Column("float", "share", "standard error from the choice of problems, without the sampling part", True, 0.0),
+        "changed": _share("probability that the answer differs from that of one of its chains, drawn at random", True),
+        "changed_low": _share("lower limit of changed", True),
+        "changed_high": _share("upper limit of changed", True),
+        "n_problems": _count("problems", "problems of the pool"),
+        "n_asked": _count("chains", "chains the estimate rests on"),
+        "n_answered": _count("chains", "with an answer at T"),
+        "n_no_answer": _count("chains", "finished without an answer"),
+        "n_truncated": _count("chains", "cut at T without an answer"),
+        "n_failed": _count("chains", "timeout, invalid or engine error"),
+        "estimand": Column("str", "", "what the interval is about"),
+        "flags": Column(
+            "str", "", "small_counts: few right or few wrong; monte_carlo: error of random cuts over a tenth of the error", True
+        ),
+        "note": Column("str", "", "what the strategy is or needs"),
+    },
     "cells": {
         "arm": Column("str", "", "model@precision"),
         "T": _count("tokens", "budget of one chain"),

@@ -6,7 +6,8 @@ import pytest
 from flopstat import cells, tables
 from flopstat.costs import Flops
 from flopstat.errors import InputError
-from flopstat.estimators import NO_ANSWER, majority_at_all_k
+from flopstat.estimators import NO_ANSWER
+from flopstat.strategies import SCORES, permutations_for
 
 ARM = "ladder-160k@fp32"
 
@@ -25,11 +26,17 @@ def test_matrices_hold_the_grades(arm):
     part, gold, flops = arm
     shuffled = cells.matrices(part.sample(frac=1, random_state=0), gold, flops)
     made = cells.matrices(part, gold, flops)
-    for name in ("codes", "correct", "score", "tokens", "decode_flops", "greedy_correct", "greedy_flops"):
-        left, right = getattr(made, name), getattr(shuffled, name)
-        assert name == "codes" or np.array_equal(left, right)
-    assert np.array_equal(made.codes == 0, made.correct)  # code 0 is the gold answer
-    assert np.array_equal(made.codes == NO_ANSWER, np.isneginf(made.score))
+    for name in ("tokens", "decode_flops", "prefill_flops", "greedy_tokens", "greedy_flops"):
+        assert np.array_equal(getattr(made, name), getattr(shuffled, name))
+    for left, right in ((made.pool, shuffled.pool),):
+        assert np.array_equal(left.correct, right.correct)  # other answers may be numbered differently
+        assert np.array_equal(left.greedy, right.greedy)
+        assert all(np.array_equal(left.scores[name], right.scores[name]) for name in SCORES)
+    drawn = part[part["sample"] >= 0].sort_values("sample")
+    for r, problem in enumerate(made.problem_ids):
+        rows = drawn[drawn["problem_id"] == problem]
+        assert np.array_equal(made.pool.correct[r], rows["correct"])  # code 0 is the gold answer
+        assert np.array_equal(made.pool.codes[r] == NO_ANSWER, rows["answer"].isna())
     row = part[part["problem_id"] == made.problem_ids[3]]
     drawn = row[row["sample"] >= 0]
     assert made.tokens[3] == drawn["n_tokens"].mean()
@@ -38,12 +45,16 @@ def test_matrices_hold_the_grades(arm):
     assert made.prefill_flops[3] == flops.prefill(prompt)
 
 
-def test_jackknife_of_a_mean_is_its_variance(arm):
-    made = cells.matrices(*arm)
-    n, k = made.codes.shape
-    gold = np.zeros(n * k, dtype=np.int64)
-    variance = cells._jackknife(lambda codes, _c, _s: majority_at_all_k(codes, gold, 1)[:, 0], made)
-    np.testing.assert_allclose(variance, made.correct.var(axis=1, ddof=1) / k, atol=1e-12)
+def test_every_strategy_makes_the_cells_of_its_axis(arm):
+    """Votes spend P, best-of spends B, the composite both; no pair is made twice under one name."""
+    pool = cells.matrices(*arm).pool
+    names = ["single", "greedy", "weighted_majority", "best_of_self_certainty", "majority_of_best_of"]
+    permutations = permutations_for(pool.size, 8, 0)
+    made = [(v.strategy, v.p, v.b) for v in cells.cell_values(pool, names, [1, 2, 4], [1, 2, 4], permutations)]
+    expected = [("single", 1, 1), ("greedy", 1, 1)]
+    expected += [("weighted_majority", p, 1) for p in (2, 4)] + [("best_of_self_certainty", 1, b) for b in (2, 4)]
+    expected += [("majority_of_best_of", p, b) for p in (2, 4) for b in (2, 4) if p * b <= pool.size]
+    assert sorted(made) == sorted(expected)
 
 
 def test_configurations_are_valid_complete_and_balanced(study, study_config):
@@ -58,8 +69,8 @@ def test_configurations_are_valid_complete_and_balanced(study, study_config):
         assert (table[middle] <= table[high] * (1 + 1e-12)).all()
     assert (table["accuracy_low"] < table["accuracy_high"]).all()
     assert (table["flags"].fillna("").str.contains("recipe_T") == (table["T"] == 64)).all()
-    wilson = table["flags"].fillna("").str.contains("wilson")
-    assert (wilson == (12 * np.minimum(table["accuracy"], 1 - table["accuracy"]) < 5)).all()
+    small = table["flags"].fillna("").str.contains("small_counts")
+    assert (small == (12 * np.minimum(table["accuracy"], 1 - table["accuracy"]) < 5)).all()
 
 
 def test_costs_follow_their_definitions(study):

@@ -53,13 +53,13 @@ def measure(name: str, n_problems: int, seed: int, store: Path) -> pd.DataFrame:
             check_precision(card, precision)
         except InputError:
             continue
-        pool, _ = draw_samples(problems, card, precision, SAMPLING, max(BUDGETS), seed, store)
-        chains = pool.rows(problems["problem_key"], max(BUDGETS))
+        drawn, _ = draw_samples(problems, card, precision, SAMPLING, max(BUDGETS), seed, store)
+        chains = drawn.rows(problems["problem_key"], max(BUDGETS))
         graded = grade_chains(chains, problems, list(BUDGETS), checkpoint(card) / "tokenizer.json")
         for t in BUDGETS:
-            arm = matrices(graded[graded["T"] == t], gold, Flops.of(card))
-            values = {"single": arm.correct.mean(axis=1), f"vote of {SAMPLES}": majority_at_all_k(arm.codes, arm.gold)[:, -1]}
-            values["greedy"] = arm.greedy_correct
+            pool = matrices(graded[graded["T"] == t], gold, Flops.of(card)).pool
+            vote = majority_at_all_k(pool.codes, pool.gold)[:, -1]
+            values = {"single": pool.correct.mean(axis=1), f"vote of {SAMPLES}": vote, "greedy": pool.greedy}
             for strategy, value in values.items():
                 for step in (0, *range(1, MAX_STEPS + 1)):
                     mine = steps == step if step else np.ones(len(steps), dtype=bool)

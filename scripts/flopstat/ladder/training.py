@@ -193,11 +193,13 @@ class Run:
         self.model = build_model(size)
         self.optimizers = Optimizers(self.model, size)
         self.progress = Progress()
-        recipe = json.dumps({k: v for k, v in asdict(size).items() if k != "shipped"}, sort_keys=True)
-        if not (path / "recipe.json").exists():
-            (path / "recipe.json").write_text(recipe)
-        elif (path / "recipe.json").read_text() != recipe:
-            raise InputError(f"{path}: holds a run of another recipe; remove the folder or give another one")
+        recipe = json.loads(json.dumps({k: v for k, v in asdict(size).items() if k != "shipped"}))
+        if (path / "recipe.json").exists():
+            held = json.loads((path / "recipe.json").read_text())
+            longer = recipe["branches"][: len(held["branches"])] == held["branches"]  # the trunk does not depend on later branches
+            if not longer or held | {"branches": recipe["branches"]} != recipe:
+                raise InputError(f"{path}: holds a run of another recipe; remove the folder or give another one")
+        (path / "recipe.json").write_text(json.dumps(recipe, sort_keys=True))
         if (path / "state.json").exists():
             self._load("state")
 
