@@ -117,7 +117,7 @@ def study(study_config, shipped):
         "cells": pd.concat(long, ignore_index=True),
         "laws": pd.DataFrame(laws.fit_study_laws(grades, cards, references, selection.problems, study_config)),
     }
-    judged = frontier.judge(tables["configurations"], tables["cells"], study_config)
+    judged = frontier.judge(tables["configurations"], tables["cells"], shrunk)
     tables["frontier"] = pd.concat([frontier.frontier(judged, cost) for cost in frontier.COSTS], ignore_index=True)
     tables["crossovers"] = pd.concat([frontier.crossovers(judged, cost) for cost in frontier.COSTS], ignore_index=True)
     measured = [{"identity": {"fingerprint": {"processor": "a_cpu #1", "threads": 1}}}]

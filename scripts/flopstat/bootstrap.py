@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, t
+from scipy.stats import norm
+from scipy.stats import t as student
 
 Floats = NDArray[np.float64]
 
@@ -52,10 +53,11 @@ class Interval:
 def proportion_interval(values: Floats, w: Floats, confidence: float) -> Interval:
     """Intervals for mean accuracies: Wilson's, on the effective number of problems.
 
-    n_eff = n / r, with r the ratio of the measured variance se² to that of all-or-nothing outcomes, a(1-a)/n. The measured ratio rests
-    on m = (sum d²)² / sum d⁴ problems, d the deviations from the mean: 1 if one problem alone deviates, n if all do alike. So r =
-    (m·ratio + h) / (m + h) with h half a problem, which is n_eff = n where no problem deviates: 0 of 50 gives 0 to 7%. Where the
-    replicates do not differ though the problems do (strata that explain everything), n_eff = n as well.
+    n_eff = n / r, with r the ratio of the measured variance se² to that of all-or-nothing outcomes, a(1-a)/n, drawn towards 1 where little
+    was measured: r = (m·ratio + h) / (m + h) with h half a problem. m is the number of problems that the measurement rests on,
+    (sum d²)² / sum d⁴ with d the deviations from the mean (1 if one problem alone deviates, n if all do alike), and at most 4n·a(1-a),
+    which is n at one half. No success is m = 0 and n_eff = n: 0 of 50 gives 0 to 7%. Where the replicates do not differ though the
+    problems do (strata that explain everything), n_eff = n as well.
 
     `wilson` flags small counts: fewer than 5 successes or failures expected, or replicates that do not differ.
 
@@ -66,8 +68,8 @@ def proportion_interval(values: Floats, w: Floats, confidence: float) -> Interva
 
     Leaves out: the uncertainty of se beyond h, and strata of one problem, which carry no variance.
 
-    Source: Wilson 1927; effective number as in Korn and Graubard 1998; m is Kish's effective number of the squares; h was set so that
-    coverage.csv holds.
+    Source: Wilson 1927; effective number as in Korn and Graubard 1998; m is Kish's effective number, of the squares. h and the bound on
+    m are our own: with them tests/golden/coverage.csv holds.
     """
     a = np.clip(values.mean(axis=0), 0.0, 1.0)
     se = (w @ values).std(axis=0, ddof=1)
@@ -79,8 +81,8 @@ def proportion_interval(values: Floats, w: Floats, confidence: float) -> Interva
 def _effective_problems(values: Floats, a: Floats, se: Floats) -> Floats:
     """n_eff of proportion_interval: `values` (problems, cells), their mean accuracies and standard errors, (cells,)."""
     n = len(values)
-    spread = se > ROUNDING
-    m = np.where(spread, _contributing(values - values.mean(axis=0)), 0.0)
+    spread = (se > ROUNDING) & (a * (1 - a) > ROUNDING)
+    m = np.where(spread, np.minimum(_contributing(values - values.mean(axis=0)), 4 * n * a * (1 - a)), 0.0)
     ratio = np.divide(n * se**2, a * (1 - a), out=np.zeros_like(se), where=spread)
     effective: Floats = n * (m + PRIOR_PROBLEMS) / (m * ratio + PRIOR_PROBLEMS)
     return effective
@@ -130,7 +132,7 @@ def paired_interval(difference: Floats, w: Floats, confidence: float) -> PairedI
     d = difference.mean(axis=0)
     se = (w @ difference).std(axis=0, ddof=1)
     few = (_contributing(difference) < SMALL_COUNT) | (se <= ROUNDING)
-    reach = t.ppf(0.5 + confidence / 2, max(len(difference) - 1, 1)) * se
+    reach = student.ppf(0.5 + confidence / 2, max(len(difference) - 1, 1)) * se
     below, above = _gains_and_losses(difference, w, confidence)
     low = np.where(few, d - below, d - reach)
     high = np.where(few, d + above, d + reach)
@@ -200,8 +202,8 @@ def chosen_best(
 
     estimate = mean over halves of (1/n) · sum over both directions of the other half's accuracies of the cell chosen on the one, ties
     shared equally. It never exceeds the naive maximum over cells, and equals it with one cell. se from the bootstrap of the whole
-    procedure: a replicate weighs problems, never moves one to the other half, and chooses anew in every half. There a half's accuracies are
-    sum over the half of w·(x - mean x) + |half|/n · mean x, which keeps its share whatever its weights. Limits as in
+    procedure: a replicate weighs problems, never moves one to the other half, and chooses anew in every half; se is the spread of what
+    the chosen cells score on the other half minus what they score on all problems, their truth in the bootstrap's world. Limits as in
     `proportion_interval`, on the accuracies of the chosen cells.
 
     Parameters
@@ -224,20 +226,21 @@ def chosen_best(
     centred = values - mean
     w = np.vstack([np.full((1, n), 1 / n), weights(strata, replicates, rng)])  # row 0: the problems themselves
     total = w @ centred
-    estimates, chosen = np.zeros(len(w)), np.zeros(values.shape[1])
+    error, chosen, estimate = np.zeros(len(w)), np.zeros(values.shape[1]), 0.0
     for _ in range(halves):
         half = stratified_half(strata, rng)
         one = w[:, half] @ centred[half]
-        sums = one + half.mean() * mean, total - one + (1 - half.mean()) * mean
-        for own, other in (sums, sums[::-1]):
-            best = own >= own.max(axis=1, keepdims=True) - ROUNDING
+        for own, other, size in ((one, total - one, half.mean()), (total - one, one, 1 - half.mean())):
+            accuracy = own + size * mean  # times the half's share of the problems
+            best = accuracy >= accuracy.max(axis=1, keepdims=True) - ROUNDING
             share = best / best.sum(axis=1, keepdims=True)
-            estimates += (share * other).sum(axis=1) / halves
+            error += (share * other).sum(axis=1) / halves
+            estimate += (share[0] @ ((1 - size) * mean)) / halves
             chosen += share[0] / (2 * halves)
-    estimate, se = np.clip(estimates[:1], 0.0, 1.0), estimates[1:].std(ddof=1, keepdims=True)
-    low, high = wilson(estimate, _effective_problems((values @ chosen)[:, None], estimate, se), confidence)
+    a, se = np.clip([estimate + error[0]], 0.0, 1.0), error[1:].std(ddof=1, keepdims=True)
+    low, high = wilson(a, _effective_problems((values @ chosen)[:, None], a, se), confidence)
     naive = float(mean.max())
-    return ChosenBest(float(estimate[0]), float(low[0]), float(high[0]), float(se[0]), naive, naive - float(estimate[0]), chosen)
+    return ChosenBest(float(a[0]), float(low[0]), float(high[0]), float(se[0]), naive, naive - float(a[0]), chosen)
 
 
 def stratified_half(strata: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,6 +18,8 @@ Floats = NDArray[np.float64]
 
 KEYS = ["arm", "T", "P", "B", "strategy"]
 COSTS = ("flops", "flops_nominal")
+HALVES = 50  # random halves of the problems that the best cell is chosen on
+HALF_REPLICATES = 400
 
 Status = Literal["found", "at_entry", "none_in_range", "not_separable", "one_model"]
 
@@ -26,9 +29,21 @@ class Judged:
     """The study split's cells with their bootstrap replicates, in the order of the cells."""
 
     cells: pd.DataFrame
-    boot: Floats  # (replicates, cells) accuracies
-    n_problems: int
+    values: Floats  # (problems, cells) accuracies
+    strata: NDArray[np.int64]  # (problems,)
+    w: Floats  # (replicates, problems) bootstrap weights
+    n_samples: int
     confidence: float
+    seed: int
+
+    @functools.cached_property
+    def boot(self) -> Floats:
+        """(replicates, cells) accuracies."""
+        return self.w @ self.values
+
+    @property
+    def n_problems(self) -> int:
+        return len(self.values)
 
 
 def judge(configurations: pd.DataFrame, per_problem: pd.DataFrame, config: dict[str, Any]) -> Judged:
@@ -40,7 +55,7 @@ def judge(configurations: pd.DataFrame, per_problem: pd.DataFrame, config: dict[
     strata = wide.index.get_level_values("difficulty").to_numpy()
     statistics = config["statistics"]
     w = bootstrap.weights(strata, statistics["replicates"], np.random.default_rng([config["seed"], 3, True]))
-    return Judged(cells, w @ values, len(values), statistics["confidence"])
+    return Judged(cells, values, strata, w, config["samples"], statistics["confidence"], config["seed"])
 
 
 def pareto(cost: Floats, accuracy: Floats) -> NDArray[np.bool_]:
@@ -83,8 +98,41 @@ def frontier(judged: Judged, cost: str) -> pd.DataFrame:
                 "attainment": float((best_boot[:, at] >= accuracy[index]).mean()),
                 "estimand": cell["estimand"],
             }
+            | _corrected(judged, order[: at + 1])
+            | _runner_up(judged, int(index), order[: at + 1])
         )
     return pd.DataFrame(rows)
+
+
+def _corrected(judged: Judged, affordable: NDArray[np.int64]) -> dict[str, float]:
+    """What the best of the affordable cells is worth on problems that had no part in the choice; missing for a single problem."""
+    if judged.n_problems < 2:
+        return dict.fromkeys(("accuracy_chosen", "accuracy_chosen_low", "accuracy_chosen_high"), np.nan)
+    rng = np.random.default_rng([judged.seed, 4])
+    best = bootstrap.chosen_best(judged.values[:, affordable], judged.strata, HALF_REPLICATES, HALVES, judged.confidence, rng)
+    return {"accuracy_chosen": best.estimate, "accuracy_chosen_low": best.low, "accuracy_chosen_high": best.high}
+
+
+def _runner_up(judged: Judged, index: int, affordable: NDArray[np.int64]) -> dict[str, Any]:
+    """The most accurate affordable cell of another arm, the paired lead over it, and what would resolve the lead.
+
+    # ASSUME pools of two arms are independent given the problem: shared uniforms make the sampling part of the difference smaller
+    """
+    cells = judged.cells
+    others = affordable[(cells["arm"].to_numpy()[affordable] != cells.at[index, "arm"])]
+    names = ("runner_up", "lead", "lead_low", "lead_high", "more_problems", "more_samples")
+    if not others.size:
+        return dict.fromkeys(names)
+    second = int(others[np.argmax(cells["accuracy"].to_numpy()[others])])
+    difference = (judged.values[:, index] - judged.values[:, second])[:, None]
+    interval = bootstrap.paired_interval(difference, judged.w, judged.confidence)
+    within = float(np.hypot(*cells["se_sampling"].to_numpy(dtype=float)[[index, second]]))
+    between = float(np.sqrt(max(float(interval.se[0]) ** 2 - within**2, 0.0)))
+    lead = float(difference.mean())
+    more = bootstrap.resolve(lead, between, within, judged.n_problems, judged.n_samples, judged.confidence)
+    row = cells.loc[second]
+    label = f"{row['arm']} T={row['T']} P={row['P']} B={row['B']} {row['strategy']}"
+    return dict(zip(names, (label, lead, float(interval.low[0]), float(interval.high[0]), more.problems, more.samples), strict=True))
 
 
 def _pareto_share(value: Floats, boot: Floats) -> Floats:

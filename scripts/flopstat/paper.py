@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from flopstat.cells import PERMUTATIONS
+from flopstat.frontier import HALVES
 from flopstat.models import ModelCard
 
 _ESCAPES = {
@@ -62,6 +63,12 @@ def _strategy(name: str) -> str:
     return words.get(name, name)
 
 
+def _chosen(row: pd.Series) -> str:
+    """Accuracy in percent, corrected for the choice where there are halves to correct with."""
+    name = "accuracy_chosen" if pd.notna(row["accuracy_chosen"]) else "accuracy"
+    return percent(row[name], row[f"{name}_low"], row[f"{name}_high"])
+
+
 def _best_rows(frontier: pd.DataFrame) -> str:
     edge = frontier[frontier["cost"] == "flops"].sort_values("value")
     budgets = np.geomspace(edge["value"].min(), edge["value"].max(), BEST_ROWS) * (1 + 1e-9)
@@ -70,7 +77,7 @@ def _best_rows(frontier: pd.DataFrame) -> str:
         row = edge[edge["value"] <= budget].iloc[-1]
         rows.append(
             f"{number(budget)} & {escape(row['arm'])} & {row['T']} & {row['P']} & {row['B']} & {_strategy(row['strategy'])} & "
-            f"{percent(row['accuracy'], row['accuracy_low'], row['accuracy_high'])} & {100 * row['p_on_frontier']:.0f}\\,\\% \\\\"
+            f"{_chosen(row)} & {100 * row['p_on_frontier']:.0f}\\,\\% \\\\"
         )
     return "\n".join(rows)
 
@@ -79,7 +86,7 @@ def _best_sentence(frontier: pd.DataFrame) -> str:
     """The two ends of the frontier in one sentence."""
     edge = frontier[frontier["cost"] == "flops"].sort_values("value")
     first, last = edge.iloc[0], edge.iloc[-1]
-    low, high = (percent(row["accuracy"], row["accuracy_low"], row["accuracy_high"]) for row in (first, last))
+    low, high = _chosen(first), _chosen(last)
     return (
         f"The cheapest configuration of the frontier costs {number(first['value'])} FLOP per problem and answers {low}\\,\\% right, "
         f"the dearest {number(last['value'])} and {high}\\,\\%."
@@ -211,6 +218,7 @@ def values(
         "BGrid": ", ".join(str(b) for b in config["budgets"]["B"]),
         "K": str(config["sampling"]["samples"]),
         "Temperature": f"{config['sampling']['temperature']:g}",
+        "NHalves": str(HALVES),
         "NPermutations": str(PERMUTATIONS),
         "Confidence": f"{100 * config['statistics']['confidence']:g}",
         "Replicates": str(config["statistics"]["replicates"]),

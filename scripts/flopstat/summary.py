@@ -19,7 +19,21 @@ def _cell(row: pd.Series) -> str:
 
 
 def _percent(row: pd.Series) -> str:
-    return f"{100 * row['accuracy']:.1f}% [{100 * row['accuracy_low']:.1f}, {100 * row['accuracy_high']:.1f}]"
+    name = "accuracy_chosen" if pd.notna(row["accuracy_chosen"]) else "accuracy"
+    return f"{100 * row[name]:.1f}% [{100 * row[f'{name}_low']:.1f}, {100 * row[f'{name}_high']:.1f}]"
+
+
+def _lead(row: pd.Series) -> str:
+    """The lead over the runner-up in points, and what would resolve it."""
+    if pd.isna(row["runner_up"]):
+        return "no other arm is affordable"
+    text = f"{100 * row['lead']:+.1f} points [{100 * row['lead_low']:+.1f}, {100 * row['lead_high']:+.1f}] on {row['runner_up']}"
+    more = [
+        f"{int(row[f'more_{what}']):,} more {what}"
+        for what in ("problems", "samples")
+        if pd.notna(row[f"more_{what}"]) and row[f"more_{what}"] > 0
+    ]
+    return text + (f"; {' or '.join(more)} would resolve it" if more else "")
 
 
 def summarize(study: Path) -> str:
@@ -39,10 +53,14 @@ def summarize(study: Path) -> str:
     n = int(configurations.loc[configurations["split"] == "study", "n_problems"].iloc[0])
     confidence = json.loads((study / "run.json").read_text(encoding="utf-8"))["config"]["statistics"]["confidence"]
     name = configurations["study"].iloc[0]
-    out = [f"{name}: best cell for a budget ({n} study problems, {confidence:.0%} intervals over problems like these)"]
+    out = [
+        f"{name}: best cell for a budget ({n} study problems, {confidence:.0%} intervals over problems like these)",
+        "accuracy is corrected for the choice; below it the lead over the best cell of another arm",
+    ]
     for budget in np.geomspace(edge["value"].min(), edge["value"].max(), BUDGETS) * (1 + 1e-9):
         row = edge[edge["value"] <= budget].iloc[-1]
         out.append(f"  {budget:8.2e} FLOP/problem  {_percent(row):24}  {_cell(row)}")
+        out.append(f"{'':25}{_lead(row)}")
     out.append("Where the larger model overtakes the best of the smaller (FLOP per problem, simultaneous limits):")
     for _, row in crossings[crossings["cost"] == "flops"].iterrows():
         where = ""

@@ -213,6 +213,22 @@ TABLES: dict[str, dict[str, Column]] = {
         "band_low": _share("lower limit of the frontier at this cost, simultaneous over all cells"),
         "band_high": _share("upper limit of the frontier at this cost, simultaneous over all cells"),
         "attainment": _share("share of replicates in which this accuracy is reached at this cost or less"),
+        "accuracy_chosen": _share(
+            "accuracy, on the other half of the problems, of the cell that one half chooses at this cost; missing for one problem",
+            True,
+        ),
+        "accuracy_chosen_low": _share("lower limit of accuracy_chosen", True),
+        "accuracy_chosen_high": _share("upper limit of accuracy_chosen", True),
+        "runner_up": Column("str", "", "most accurate cell of another arm at this cost or less", True),
+        "lead": Column("float", "share", "accuracy minus that of runner_up, paired by problem", True, -1.0, 1.0),
+        "lead_low": Column("float", "share", "lower limit of lead", True, -1.0, 1.0),
+        "lead_high": Column("float", "share", "upper limit of lead", True, -1.0, 1.0),
+        "more_problems": Column(
+            "float", "problems", "further problems that would resolve the lead, 0 if it is; missing if unknown", True, 0.0
+        ),
+        "more_samples": Column(
+            "float", "samples per problem", "further samples that would, with these problems; missing if no number would", True, 0.0
+        ),
     }
     | _ESTIMAND,
     "crossovers": {

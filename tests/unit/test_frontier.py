@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -106,9 +107,27 @@ def judged(models, seed=0):
                 keys | {"T": 64, "P": max(1, 2**i // 2), "B": 1, "strategy": strategy, "flops": 1e4 * 4**m * 2.0**i, "estimand": "e"}
             )
     table = np.array(values, dtype=float).T
-    cells = pd.DataFrame(rows).assign(accuracy=table.mean(axis=0), accuracy_low=0.0, accuracy_high=1.0)
-    boot = rng.multinomial(60, np.full(60, 1 / 60), size=500) / 60 @ table
-    return Judged(cells, boot, 60, 0.95)
+    cells = pd.DataFrame(rows).assign(accuracy=table.mean(axis=0), accuracy_low=0.0, accuracy_high=1.0, se_sampling=0.01)
+    w = rng.multinomial(60, np.full(60, 1 / 60), size=500) / 60
+    return Judged(cells, table, np.zeros(60, dtype=int), w, 16, 0.95, seed=0)
+
+
+def test_accuracy_is_corrected_for_the_choice_and_the_lead_is_paired():
+    given = judged(2)
+    table = frontier(given, "flops")
+    last = table.iloc[-1]
+    assert last["accuracy_chosen"] < last["accuracy"]  # ten cells were compared
+    assert last["accuracy_chosen_low"] < last["accuracy_chosen"] < last["accuracy_chosen_high"]
+    cheapest = table.iloc[0]
+    assert cheapest["accuracy_chosen"] == pytest.approx(cheapest["accuracy"])  # nothing to choose from
+    assert pd.isna(cheapest["runner_up"])
+    other = given.cells[given.cells["arm"] != last["arm"]]
+    best = other.loc[other["accuracy"].idxmax()]
+    assert last["lead"] == pytest.approx(last["accuracy"] - best["accuracy"])
+    assert last["lead_low"] < last["lead"] < last["lead_high"]
+    assert last["runner_up"].startswith(best["arm"])
+    resolved = last["lead_low"] > 0
+    assert (last["more_problems"] == 0) == resolved
 
 
 def test_crossovers_of_neighbours_in_size():

@@ -30,7 +30,11 @@ def test_summary_gives_cells_crossovers_and_places(folder, study):
     assert len(cells) == BUDGETS
     edge = study["tables"]["frontier"]
     edge = edge[edge["cost"] == "flops"].sort_values("value")
-    assert f"{100 * edge['accuracy'].iloc[-1]:.1f}% [" in cells[-1]
+    assert f"{100 * edge['accuracy_chosen'].iloc[-1]:.1f}% [" in cells[-1]
+    last = edge.iloc[-1]
+    lead = lines[lines.index(cells[-1]) + 1]
+    assert lead.strip().startswith(f"{100 * last['lead']:+.1f} points [")
+    assert last["runner_up"] in lead
     assert edge["arm"].iloc[-1] in cells[-1]
     costs = [float(re.search(r"[\d.]+e\+\d+", line)[0]) for line in cells]
     assert costs == sorted(costs)

@@ -22,7 +22,7 @@ rule find_frontier:
         mem_mb=4000,
         runtime=30,
     params:
-        config={key: config[key] for key in ("seed", "statistics")},
+        config={key: config[key] for key in ("seed", "statistics")} | {"samples": config["sampling"]["samples"]},
         code=code_hash("frontier", "tables"),
     message:
         "Finding frontier and crossovers"
