@@ -23,7 +23,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-input -
 LOCKED := --no-deps --no-build-isolation --require-hashes
 SNAKEMAKE := $(BIN)/python -m snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG))
 
-.PHONY: help setup run test tex smollm2 locks lint headline clean FORCE
+.PHONY: help setup run test validate simulate bench tex smollm2 locks lint headline clean FORCE
 
 help: ## list the targets and variables
 	@echo "Targets:"
@@ -48,6 +48,16 @@ run: setup ## run a study (the default one, or CONFIG=...), its report and its s
 # One thread per process: pytest runs several.
 test: setup $(STAMPS)/dev ## run the whole test suite
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+validate: setup ## generate chosen cells one by one and compare them with the pools (ten minutes for the default study)
+	@study=$$($(BIN)/flopstat study-name config/config.yaml $(CONFIG)); \
+	$(SNAKEMAKE) $(SNAKEMAKE_ARGS) results/$${study:?the config names no study}/validation.csv
+
+simulate: setup ## coverage of the intervals over simulated studies (minutes); writes tests/golden/coverage.csv
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/simulate_coverage.py
+
+bench: setup ## speed of the estimators (minutes)
+	$(BIN)/python benchmarks/bench_estimators.py --large
 
 lint: $(STAMPS)/dev ## check style and types
 	$(BIN)/ruff check .

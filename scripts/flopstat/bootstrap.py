@@ -257,9 +257,10 @@ def split_variance(total_se: float, sampling_variance: Floats) -> tuple[float, f
     Parameters
     ----------
     sampling_variance : (problems,)
-        Variance of each problem's value that comes from its finite pool; NaN where unknown, which makes both parts NaN.
+        Variance of each problem's value that comes from its finite pool; NaN where unknown, which makes both parts NaN. An estimate
+        from random cuts can be negative on a problem, and a sum below 0 counts as 0.
     """
-    within = float(np.sqrt(sampling_variance.sum()) / len(sampling_variance))
+    within = math.sqrt(max(float(sampling_variance.sum()), 0.0)) / len(sampling_variance)
     between = math.sqrt(max(total_se**2 - within**2, 0.0)) if math.isfinite(within) else math.nan
     return within, between
 

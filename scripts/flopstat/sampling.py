@@ -59,7 +59,8 @@ def prompt_ids(tokenizer: PreTrainedTokenizerFast, messages: str) -> tuple[int, 
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _eos_ids(tokenizer: PreTrainedTokenizerFast, generation: Any) -> list[int]:
+def eos_ids(tokenizer: PreTrainedTokenizerFast, generation: Any) -> list[int]:
+    """Every token that ends a chain."""
     named = generation.eos_token_id if generation is not None else None
     ids = named if isinstance(named, list) else [named] if named is not None else []
     return [*ids, tokenizer.eos_token_id]
@@ -113,7 +114,7 @@ def draw_samples(
                     f"{card.context}; lower budgets.T"
                 )
             model = load(card, precision, sampling["compute_dtype"], device)
-            engine = TransformersEngine(model, settings, _eos_ids(tokenizer, model.generation_config), sampling["batch_rows"])
+            engine = TransformersEngine(model, settings, eos_ids(tokenizer, model.generation_config), sampling["batch_rows"])
             with tqdm(total=len(missing), unit="chain", desc=f"{card.name}@{precision}", disable=None) as bar:
                 for chains in engine.draw([Request(k, prompts[k], i) for k, i in missing]):
                     pool.append(chains)

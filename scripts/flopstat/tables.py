@@ -203,6 +203,22 @@ TABLES: dict[str, dict[str, Column]] = {
         "certified": Column("bool", "", "the fit passed its own checks"),
         "verdict": Column("str", "", "what the fit says in words"),
     },
+    "validation": _STUDY
+    | {key: column for key, column in _CELL_KEYS.items() if key != "bits_effective"}
+    | {
+        "n_problems": _count("problems", "study problems, each with one exhaustive draw"),
+        "pool": _share("accuracy as the pool gives it"),
+        "exhaustive": _share("accuracy of the cell generated one by one with a seed of its own"),
+        "difference": Column("float", "share", "pool - exhaustive", low=-1.0, high=1.0),
+        "low": Column("float", "share", "lower limit of the difference"),
+        "high": Column("float", "share", "upper limit of the difference"),
+        "tested": Column("bool", "", "takes part in chi2: its outcomes are open enough, sum of v (1 - v) over problems at least 1.5"),
+        "largest": Column("bool", "", "the cell of the largest absolute difference"),
+        "chi2": Column("float", "", "D' S^-1 D over all tested cells jointly, the same in every row", low=0.0),
+        "dof": _count("cells", "tested cells, the same in every row"),
+        "p": _share("probability of a larger chi2 if pool and exhaustive draws agree; missing without a tested cell", True),
+    }
+    | _ESTIMAND,
     "frontier": {"cost": Column("str", "", "cost column"), **_CELL_KEYS}
     | {
         "value": Column("float", "FLOP", "cost of the cell per problem", low=0),

@@ -25,7 +25,8 @@ rule estimate_cells:
         mem_mb=4000,
         runtime=30,
     params:
-        config={key: config[key] for key in ("study", "seed", "budgets", "strategies", "statistics")} | {"samples": config["sampling"]["samples"]},
+        config={key: config[key] for key in ("study", "seed", "budgets", "strategies", "statistics")}
+        | {"samples": config["sampling"]["samples"]},
         arms=ARMS,
         code=code_hash("cells", "tables"),
     message:

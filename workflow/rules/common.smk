@@ -46,5 +46,9 @@ wildcard_constraints:
     shard="[0-9]{3}",
 
 
-# CPU libraries take every core they see; a rule's jobs take only their own.
-shell.prefix("export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-1}} TOKENIZERS_PARALLELISM=false; ")
+# CPU libraries take every core they see; a rule's jobs take only their own. The two MALLOC settings keep glibc from giving freed tensors
+# back to the system at every step: page faults cost a third of the time of a small model.
+shell.prefix(
+    "export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-1}} TOKENIZERS_PARALLELISM=false"
+    " MALLOC_MMAP_THRESHOLD_=${{MALLOC_MMAP_THRESHOLD_:-33554432}} MALLOC_TRIM_THRESHOLD_=${{MALLOC_TRIM_THRESHOLD_:-4294967296}}; "
+)
