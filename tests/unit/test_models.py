@@ -119,7 +119,7 @@ def test_effective_bits_and_how_far_a_precision_moves_the_weights(shipped, preci
         logits = model(torch.tensor([[2, 40, 30, 6, 3]])).logits[0, -1]
         exact = models.load(card, "fp32", "float32", "cpu")(torch.tensor([[2, 40, 30, 6, 3]])).logits[0, -1]
     error = float((logits - exact).norm() / exact.norm())
-    assert error == 0 if precision == "fp32" else 1e-4 < error < 0.6
+    assert error == 0 if precision == "fp32" else 1e-4 < error < 0.9  # three bits nearly destroy this model
 
 
 def test_effective_bits_of_rtn_by_hand(shipped):

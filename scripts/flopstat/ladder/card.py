@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from flopstat import bootstrap
 from flopstat.cells import matrices
 from flopstat.costs import Flops
 from flopstat.errors import InputError
-from flopstat.estimators import majority_at_all_k
+from flopstat.estimators import Floats, majority_at_all_k
+from flopstat.frontier import best_at
 from flopstat.grading import grade_chains
 from flopstat.ladder.sizes import SIZES
 from flopstat.models import LADDER, check_precision, checkpoint, describe
 from flopstat.problems import filter_problems, ladder_rows, with_messages
 from flopstat.sampling import draw_samples
 
-BUDGETS = (16, 64, 128)
+BUDGETS = (16, 24, 32, 48, 64, 128)
 SAMPLES = 16
+VOTES = (1, 2, 4, 8, 16)
 PRECISIONS = ("fp32", "int8", "nf4", "rtn3")
 PROMPT = {"system": "", "instruction": "{question}", "answer_cue": ""}
 SAMPLING = {
@@ -36,10 +41,24 @@ REPLICATES = 2000
 MAX_STEPS = 6
 
 
-def measure(name: str, n_problems: int, seed: int, store: Path) -> pd.DataFrame:
-    """Accuracies of one shipped model on fresh problems: rows (model, precision, T, strategy, steps) with 95% intervals over problems.
+@dataclass(frozen=True)
+class Curve:
+    """What a model buys on the fresh problems at fp32: cells of single passes and votes at every T."""
 
-    `steps` 0 stands for all problems, whose numbers of steps have equal shares.
+    cost: Floats  # (cells,) FLOP per problem
+    value: Floats  # (problems, cells) accuracy
+    votes: NDArray[np.int64]  # (cells,) chains used
+    strata: NDArray[np.int64]  # (problems,)
+
+
+def measure(name: str, n_problems: int, seed: int, store: Path) -> tuple[pd.DataFrame, Curve]:
+    """Accuracies of one shipped model on fresh problems.
+
+    Returns
+    -------
+    accuracy, curve
+        Rows (model, precision, T, strategy, steps) with 95% intervals over problems; `steps` 0 stands for all problems, whose numbers of
+        steps have equal shares. And cost and accuracy of its fp32 cells.
     """
     card = describe({"name": name, "source": "ladder"}, store)
     rows, _ = filter_problems(ladder_rows((("fresh", n_problems),), MAX_STEPS, 0, seed))
@@ -48,6 +67,8 @@ def measure(name: str, n_problems: int, seed: int, store: Path) -> pd.DataFrame:
     steps = problems["difficulty"].to_numpy()
     w = bootstrap.weights(steps, REPLICATES, np.random.default_rng(seed))
     out: list[dict[str, Any]] = []
+    cost: list[float] = []
+    values: list[Floats] = []
     for precision in PRECISIONS:
         try:
             check_precision(card, precision)
@@ -57,10 +78,14 @@ def measure(name: str, n_problems: int, seed: int, store: Path) -> pd.DataFrame:
         chains = drawn.rows(problems["problem_key"], max(BUDGETS))
         graded = grade_chains(chains, problems, list(BUDGETS), checkpoint(card) / "tokenizer.json")
         for t in BUDGETS:
-            pool = matrices(graded[graded["T"] == t], gold, Flops.of(card)).pool
-            vote = majority_at_all_k(pool.codes, pool.gold)[:, -1]
-            values = {"single": pool.correct.mean(axis=1), f"vote of {SAMPLES}": vote, "greedy": pool.greedy}
-            for strategy, value in values.items():
+            arm = matrices(graded[graded["T"] == t], gold, Flops.of(card))
+            vote = majority_at_all_k(arm.pool.codes, arm.pool.gold)
+            if precision == PRECISIONS[0]:
+                cost += [float((arm.prefill_flops + k * arm.decode_flops).mean()) for k in VOTES]
+                values += [vote[:, k - 1] for k in VOTES]
+            assert arm.pool.greedy is not None
+            shown = {"single": vote[:, 0], f"vote of {SAMPLES}": vote[:, -1], "greedy": arm.pool.greedy}
+            for strategy, value in shown.items():
                 for step in (0, *range(1, MAX_STEPS + 1)):
                     mine = steps == step if step else np.ones(len(steps), dtype=bool)
                     part = w[:, mine] / w[:, mine].sum(axis=1, keepdims=True)
@@ -79,7 +104,37 @@ def measure(name: str, n_problems: int, seed: int, store: Path) -> pd.DataFrame:
                             "high": float(interval.high[0]),
                         }
                     )
-    return pd.DataFrame(out)
+    return pd.DataFrame(out), Curve(np.array(cost), np.column_stack(values), np.tile(VOTES, len(BUDGETS)), steps)
+
+
+def crossing(small: Curve, large: Curve, seed: int) -> dict[str, tuple[float, float, float, float]]:
+    """Where the best of the smaller model's passes and votes and the larger model's single pass lead, at equal cost.
+
+    Returns
+    -------
+    For "smaller" and "larger": (cost, lead, low, high) at the cost where that lead is clearest. Limits hold for all costs at once.
+    """
+    single = large.votes == 1
+    w = bootstrap.weights(small.strata, REPLICATES, np.random.default_rng(seed))
+    grid = np.unique(np.concatenate([small.cost, large.cost[single]]))
+    grid = grid[grid >= max(small.cost.min(), large.cost[single].min())]
+    best = [best_at(c.cost[m], c.value[:, m].mean(axis=0), w @ c.value[:, m], grid) for c, m in ((small, small.votes > 0), (large, single))]
+    lead, boot = best[1][0] - best[0][0], best[1][1] - best[0][1]
+    low, high, _ = bootstrap.simultaneous_limits(lead, boot, 0.95)
+    behind, ahead = int(high.argmin()), int(low.argmax())
+    return {
+        "smaller": (float(grid[behind]), -float(lead[behind]), -float(high[behind]), -float(low[behind])),
+        "larger": (float(grid[ahead]), float(lead[ahead]), float(low[ahead]), float(high[ahead])),
+    }
+
+
+def _crossings(curves: dict[str, Curve], seed: int) -> str:
+    lines = ["| pair | smaller with votes ahead | larger single pass ahead |", "|---|---|---|"]
+    for small, large in itertools.pairwise(curves):
+        found = crossing(curves[small], curves[large], seed)
+        text = [f"{100 * lead:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] at {cost:.2e}" for cost, lead, low, high in found.values()]
+        lines.append(f"| {small}, {large} | {text[0]} | {text[1]} |")
+    return "\n".join(lines)
 
 
 def _percent(row: pd.Series) -> str:
@@ -107,7 +162,9 @@ def _losses(logs: dict[str, pd.DataFrame]) -> str:
 def write_card(out: Path, n_problems: int, seed: int, store: Path) -> None:
     """Measure every shipped model and write `accuracy.csv` and `README.md` into `out`."""
     names = [name for name in SIZES if (LADDER / name / "config.json").is_file()]
-    accuracy = pd.concat([measure(name, n_problems, seed, store) for name in names], ignore_index=True)
+    measured = {name: measure(name, n_problems, seed, store) for name in names}
+    accuracy = pd.concat([table for table, _ in measured.values()], ignore_index=True)
+    curves = {name: curve for name, (_, curve) in measured.items()}
     accuracy.to_csv(out / "accuracy.csv", index=False, float_format="%.6g", lineterminator="\n")
     logs = {name: pd.read_csv(LADDER / name / "training_log.csv") for name in names}
     top = accuracy[accuracy["T"] == max(BUDGETS)]
@@ -135,6 +192,12 @@ temperature 1, {SAMPLES} samples a problem, 95% intervals over problems like the
 {_pivot(whole[(whole["strategy"] == "single") & (whole["precision"] == "fp32")], "T", "single, fp32, by T")}
 
 {_pivot(top[(top["strategy"] == "single") & (top["steps"] == 0)], "precision", f"single, T = {max(BUDGETS)}, by precision")}
+
+At equal cost (FLOP per problem, prompt included): the smaller model's best of single passes and votes of up to {SAMPLES} against
+the larger model's single pass, both at the T that serves best. Lead in points at the cost where it is clearest; limits hold for all
+costs at once.
+
+{_crossings(curves, seed)}
 
 Held-out loss (nats per solution token) at the end of each decay branch; D is the trunk's tokens before the decay.
 
