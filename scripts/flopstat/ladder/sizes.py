@@ -38,7 +38,7 @@ SIZES = {
         Size("ladder-30k", 32, 2, 2, 1, 96, _millions(0.5, 1, 2, 2.75, 4, 8, 12, 16), shipped=3),
         # Its 12M branch is shipped: as good as the 16M one, and votes help it more.
         Size("ladder-160k", 64, 3, 4, 2, 192, _millions(0.5, 1, 2, 4, 8, 12, 16), shipped=5),
-        Size("ladder-900k", 128, 4, 4, 2, 448, _millions(0.5, 1, 2, 4, 8, 12, 16, 24, 32)),
+        Size("ladder-900k", 128, 4, 4, 2, 448, _millions(0.5, 1, 2, 4, 8, 12, 16, 24)),
         Size("ladder-3m", 256, 4, 8, 4, 704, _millions(0.5, 1, 2, 4, 8), lr_matrix=0.008, lr_other=0.003),
     )
 }
