@@ -23,11 +23,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-input -
 LOCKED := --no-deps --no-build-isolation --require-hashes
 SNAKEMAKE := $(BIN)/python -m snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG))
 
-.PHONY: help setup run test validate simulate bench tex smollm2 locks lint headline clean FORCE
+.PHONY: help setup run test test-faults validate simulate bench tex smollm2 locks lint headline clean FORCE
 
 help: ## list the targets and variables
 	@echo "Targets:"
-	@sed -nE 's/^([a-z0-9]+):.*## (.*)/  \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-18s%s\n' "$$name" "$$text"; done
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-18s%s\n' "$$name" "$$text"; done
 	@echo "Variables:"
 	@sed -nE 's/^([A-Z_]+) \?=.*# ?(.*)/  \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-18s%s\n' "$$name" "$$text"; done
 
@@ -48,6 +48,9 @@ run: setup ## run a study (the default one, or CONFIG=...), its report and its s
 # One thread per process: pytest runs several.
 test: setup $(STAMPS)/dev ## run the whole test suite
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-faults: setup $(STAMPS)/dev ## kill -9 the training of the smallest model at random moments (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o addopts=-ra tests/faults
 
 validate: setup ## generate chosen cells one by one and compare them with the pools (ten minutes for the default study)
 	@study=$$($(BIN)/flopstat study-name config/config.yaml $(CONFIG)); \

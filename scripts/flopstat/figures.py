@@ -163,6 +163,7 @@ def _draw_crossovers(ax: Axes, crossovers: pd.DataFrame, colors: dict[str, Any])
             color=color,
             ha="right" if on_the_right else "left",
             va="top",
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.5},
         )
 
 

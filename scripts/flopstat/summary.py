@@ -28,11 +28,11 @@ def _lead(row: pd.Series) -> str:
     if pd.isna(row["runner_up"]):
         return "no other arm is affordable"
     text = f"{100 * row['lead']:+.1f} points [{100 * row['lead_low']:+.1f}, {100 * row['lead_high']:+.1f}] on {row['runner_up']}"
-    more = [
-        f"{int(row[f'more_{what}']):,} more {what}"
-        for what in ("problems", "samples")
-        if pd.notna(row[f"more_{what}"]) and row[f"more_{what}"] > 0
-    ]
+    more = []
+    for what in ("problem", "sample"):
+        n = row[f"more_{what}s"]
+        if pd.notna(n) and n > 0:
+            more.append(f"{int(n):,} more {what}{'s' if n > 1 else ''}")
     return text + (f"; {' or '.join(more)} would resolve it" if more else "")
 
 
