@@ -39,16 +39,17 @@ def pool_of(n: int, rng: np.random.Generator) -> Pool:
     return Pool(np.where(codes == 11, NO_ANSWER, codes), {name: rng.normal(size=(n, K)) + (codes == 0) for name in SCORES})
 
 
-def with_intervals(pool: Pool, rules: list[tuple[str, list[int], int]], repeats: int) -> list[bootstrap.Interval]:
-    """Accuracy, sampling error and interval of each (strategy, all its k, B)."""
-    w = bootstrap.weights(np.zeros(len(pool.codes), dtype=np.int64), 1000, np.random.default_rng(1))
+def with_intervals(pools: list[Pool], rules: list[tuple[str, list[int], int]], repeats: int) -> list[bootstrap.Interval]:
+    """Accuracy, sampling error and interval of each (strategy, all its k, B) on each pool; the pools are those of the same problems."""
+    w = bootstrap.weights(np.zeros(len(pools[0].codes), dtype=np.int64), 1000, np.random.default_rng(1))
     permutations = permutations_for(K, repeats, 1)
     out = []
-    for name, ks, branches in rules:
-        for outcome in evaluate(strategy(name, branches), pool, ks, permutations):
-            interval = bootstrap.proportion_interval(outcome.accuracy[:, None], w, 0.95)
-            bootstrap.split_variance(float(interval.se[0]), outcome.sampling_variance)
-            out.append(interval)
+    for pool in pools:
+        for name, ks, branches in rules:
+            for outcome in evaluate(strategy(name, branches), pool, ks, permutations):
+                interval = bootstrap.proportion_interval(outcome.accuracy[:, None], w, 0.95)
+                bootstrap.split_variance(float(interval.se[0]), outcome.sampling_variance)
+                out.append(interval)
     return out
 
 
@@ -111,10 +112,8 @@ def main() -> None:
     composites = [("majority_of_best_of", [p * b for p in (2, 4, 8, 16)], b) for b in (2, 4)]
     seconds = timed(
         {
-            f"closed forms, {n * K:,} samples, {BUDGETS} T x 7 P": lambda: [with_intervals(pool, closed, 8) for pool in budgets],
-            f"P x B composites, {n * K:,} samples, {BUDGETS} T, 8 permutations": lambda: [
-                with_intervals(pool, composites, 8) for pool in budgets
-            ],
+            f"closed forms, {n * K:,} samples, {BUDGETS} T x 7 P": lambda: with_intervals(budgets, closed, 8),
+            f"P x B composites, {n * K:,} samples, {BUDGETS} T, 8 permutations": lambda: with_intervals(budgets, composites, 8),
         }
     )
     for name, values in seconds.items():

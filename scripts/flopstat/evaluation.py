@@ -252,6 +252,7 @@ def evaluate_grades(
             strategy(name, branches)
     graded, training = read_grades(path, strata)
     rows: list[dict[str, Any]] = []
+    strata_of_w, w = np.empty(0, dtype=np.int64), np.empty((0, 0))
     for one in tqdm(graded, desc="pools", disable=None):
         where = f"{one.model}@{one.precision}, T = {one.t}"
         pool = one.pool
@@ -270,7 +271,8 @@ def evaluate_grades(
             check(rule, pool, where)
             wanted = [1] if rule.axis == "none" else [k for k in ks if name != "majority_of_best_of" or k % branches == 0]
             rules.append((rule, sorted(set(wanted))))
-        w = bootstrap.weights(one.strata, REPLICATES, np.random.default_rng([seed, 3]))
+        if not np.array_equal(one.strata, strata_of_w):  # one matrix for all pools of the same problems: it is large
+            strata_of_w, w = one.strata, bootstrap.weights(one.strata, REPLICATES, np.random.default_rng([seed, 3]))
         outcomes = _outcomes(pool, rules, w, seed)
         asked = [(rule, k) for rule, wanted in rules for k in wanted]
         labelled = [(rule.name, k, rule.note, outcome) for (rule, k), outcome in zip(asked, outcomes, strict=True)]
