@@ -131,6 +131,9 @@ def read_grades(path: Path, strata: str | None = None) -> tuple[list[Graded], di
         column = {name: batch.column(name) for name in batch.schema.names}
         column |= {name: column[name].cast(pa.string()) for name in (*KEYS, *TEXTS) if name in column}
         split = column.get("split", pa.array([NO_SPLIT] * batch.num_rows))
+        for name in (*KEYS, "problem_id", "sample", "state", "correct"):
+            if column[name].null_count:
+                raise InputError(f"{path}: {column[name].null_count} rows lack {name}; only answer may be missing")
         key_names = _Names()
         text = pc.binary_join_element_wise(*(column[name] for name in KEYS), split, "\x1f")
         key = key_names.encode(text)
@@ -196,7 +199,11 @@ def _graded(group: _Group, names: list[str], where: str) -> tuple[Pool, NDArray[
         column[cell] = scores[drawn, c]
         columns[name] = column.reshape(n, k)
     greedy = None
-    if (~drawn).sum() == n:
+    if (~drawn).any():
+        if not np.array_equal(np.sort(row[~drawn]), np.arange(n)):
+            raise InputError(
+                f"{where}: {int((~drawn).sum())} greedy chains (sample -1) of {n} problems; every problem needs one, or none has"
+            )
         greedy = np.empty(n)
         greedy[row[~drawn]] = correct[~drawn]
     strata = np.empty(n, dtype=np.int64)
@@ -207,12 +214,14 @@ def _graded(group: _Group, names: list[str], where: str) -> tuple[Pool, NDArray[
 def _outcomes(pool: Pool, rules: list[tuple[Strategy, list[int]]], w: NDArray[np.float64], seed: int) -> list[Outcome]:
     """All outcomes with one set of permutations: as many as keep every Monte Carlo error below a tenth of the standard error."""
     repeats = FIRST_REPEATS
+    first = permutations_for(pool.size, 1, seed)
+    closed = {rule.name: evaluate(rule, pool, ks, first) for rule, ks in rules if rule.closed is not None}
     while True:
         permutations = permutations_for(pool.size, repeats, seed)
-        out = [outcome for rule, ks in rules for outcome in evaluate(rule, pool, ks, permutations)]
-        worst = max((_noise(o, w) for o in out if o.monte_carlo is not None), default=0.0)
+        cut = {rule.name: evaluate(rule, pool, ks, permutations) for rule, ks in rules if rule.closed is None}
+        worst = max((_noise(o, w) for outcomes in cut.values() for o in outcomes), default=0.0)
         if worst <= MONTE_CARLO_SHARE or repeats >= MOST_REPEATS:
-            return out
+            return [outcome for rule, _ in rules for outcome in (closed | cut)[rule.name]]
         repeats = min(MOST_REPEATS, int(2 ** np.ceil(np.log2(repeats * (worst / MONTE_CARLO_SHARE) ** 2))))
 
 

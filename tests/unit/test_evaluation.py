@@ -145,6 +145,10 @@ def test_composites_get_as_many_cuts_as_they_need(tmp_path):
         (lambda g: pd.concat([g, g.iloc[-1:]]), "every problem needs each sample 0 to 7 once"),
         (lambda g: g[g["sample"] < 0], "holds greedy chains only"),
         (lambda g: g.iloc[:0], "holds no chains"),
+        (lambda g: g.assign(state=g["state"].where(g.index != 5)), "1 rows lack state; only answer may be missing"),
+        (lambda g: g.assign(problem_id=g["problem_id"].where(g["problem_id"] != "p3")), "rows lack problem_id"),
+        (lambda g: g[(g["sample"] >= 0) | (g["problem_id"] != "p3")], "39 greedy chains .* of 40 problems"),
+        (lambda g: g.assign(problem_id=g["problem_id"].where((g["sample"] >= 0) | (g["problem_id"] != "p3"), "p4")), "40 greedy chains"),
     ],
 )
 def test_bad_grades_are_refused(tmp_path, grades, change, message):
