@@ -124,5 +124,5 @@ locks: $(STAMPS)/dev ## compile the lock files and the conda environments from e
 	$(COMPILE) --excludes <(printf '%s\n' $(TORCH_BRINGS)) envs/requirements.in -o envs/requirements.lock
 	$(COMPILE) --constraints envs/requirements.lock envs/dev.in -o envs/dev.lock \
 		$$(sed -nE 's/^([A-Za-z0-9._-]+)==.*/--no-emit-package \1/p' envs/requirements.lock)
-	@! grep -nE '^(torch|nvidia|cuda|triton)|https?:|file:' envs/*.lock || { echo "flopstat: the lines above do not belong into a lock file" >&2; exit 1; }
+	@! grep -nE '^(torch==|nvidia|cuda|triton)|https?:|file:' envs/*.lock || { echo "flopstat: the lines above do not belong into a lock file" >&2; exit 1; }
 	$(BIN)/python envs/export_conda.py

@@ -32,15 +32,17 @@ ENVIRONMENTS = {
         "bitsandbytes",
         "datasets",
         "gguf",
+        "optimum-quanto",
         "safetensors",
         "sentencepiece",
         "torch",
+        "torchao",
         "transformers",
     ),
 }
 # Names that differ on conda-forge, and packages that only PyPI has.
 CONDA_NAMES = {"torch": "pytorch"}
-PIP_ONLY = {"moocore"}
+PIP_ONLY = {"moocore", "optimum-quanto", "torchao"}
 
 
 def read_pins(*paths: Path) -> dict[str, str]:

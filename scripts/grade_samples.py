@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def main(
-    paths_to_views: list[Path], path_to_problems: Path, path_to_card: Path, precision: str, budgets: list[int], path_to_grades: Path
+    paths_to_views: list[Path], path_to_problems: Path, path_to_card: Path, precision: str, budgets: list[int], answer_prompt: str | None, path_to_grades: Path
 ) -> None:
     card = ModelCard.read(path_to_card)
     chains = pa.concat_tables(pq.read_table(path) for path in paths_to_views)
-    graded = grade_chains(chains, tables.read("problems", path_to_problems), budgets, checkpoint(card) / "tokenizer.json")
+    graded = grade_chains(chains, tables.read("problems", path_to_problems), budgets, checkpoint(card) / "tokenizer.json", answer_prompt)
     tables.write(graded.assign(model=card.name, precision=precision), "grades", path_to_grades)
 
 
@@ -30,5 +30,6 @@ if __name__ == "__main__":
         path_to_card=Path(snakemake.input.card),
         precision=snakemake.wildcards.precision,
         budgets=snakemake.params.budgets,
+        answer_prompt=snakemake.params.answer_prompt,
         path_to_grades=Path(snakemake.output.grades),
     )

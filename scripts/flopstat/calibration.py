@@ -24,10 +24,11 @@ from typing import Any
 
 import psutil
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache
 
 from flopstat.costs import Flops, c_counted
-from flopstat.models import ModelCard, effective_bits, load, pick_device
+from flopstat.models import ModelCard, pick_device
+from flopstat.precisions import effective_bits, load
 
 PEAK_SIZE = 1024
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from flopstat import bootstrap
 from flopstat.costs import Flops, flops_nominal, flops_seed
 from flopstat.errors import InputError
-from flopstat.estimators import NO_ANSWER
+from flopstat.estimators import NO_ANSWER, check_exchangeable
 from flopstat.grading import count_states
 from flopstat.models import ModelCard
 from flopstat.strategies import GREEDY, SCORES, Axis, Outcome, Pool, evaluate, permutations_for, strategy
@@ -24,7 +24,6 @@ Floats = NDArray[np.float64]
 PERMUTATIONS = 64  # of each problem's samples; with them the composites of the default study keep to MONTE_CARLO_SHARE
 MONTE_CARLO_SHARE = 0.1  # of the standard error; a composite's Monte Carlo error above it is flagged
 MAX_FAILED = 0.01  # share of failed chains that stops a study
-ANSWER_TOKENS = 0  # ASSUME no forced answers: budgets are obeyed by cutting, so A = 0 in flops_nominal
 
 
 @dataclass(frozen=True)
@@ -34,9 +33,11 @@ class Arm:
     problem_ids: list[str]
     pool: Pool
     tokens: Floats
+    spent_tokens: Floats
     decode_flops: Floats
     prefill_flops: Floats
     greedy_tokens: Floats
+    greedy_spent_tokens: Floats
     greedy_flops: Floats
 
 
@@ -64,9 +65,14 @@ def matrices(grades: pd.DataFrame, gold: dict[str, str], flops: Flops) -> Arm:
         out[rows, sample + 1] = np.asarray(values)
         return out[:, 1:], out[:, 0]
 
+    variants, _ = grid(grades["variant"], np.int64)
+    check_exchangeable(variants, "grades")
     prompt = grades["prompt_tokens"].to_numpy()
-    tokens, greedy_tokens = grid(grades["n_tokens"])
-    decode, greedy_decode = grid(flops.decode(prompt, grades["n_tokens"].to_numpy()))
+    used = (grades["n_tokens"] + grades["answer_tokens"]).to_numpy()
+    tokens, greedy_tokens = grid(used)
+    # A forced answer is charged as a live cache takes it; drawn here, it put prompt and chain through the model once more.
+    spent, greedy_spent = grid(np.where(grades["spent_tokens"] > 0, grades["n_tokens"] + grades["spent_tokens"], used))
+    decode, greedy_decode = grid(flops.decode(prompt, used))
     prefill, _ = grid(flops.prefill(prompt))
     code, _ = grid(codes, np.int64)
     _, greedy_correct = grid(grades["correct"], bool)
@@ -74,9 +80,11 @@ def matrices(grades: pd.DataFrame, gold: dict[str, str], flops: Flops) -> Arm:
         problem_ids=ids,
         pool=Pool(code, {name: grid(grades[name])[0] for name in SCORES}, greedy_correct.astype(float)),
         tokens=tokens.mean(axis=1),
+        spent_tokens=spent.mean(axis=1),
         decode_flops=decode.mean(axis=1),
-        prefill_flops=prefill[:, 0],
+        prefill_flops=prefill.mean(axis=1),  # ASSUME one prefill per problem, also where variants differ in their prompts
         greedy_tokens=greedy_tokens,
+        greedy_spent_tokens=greedy_spent,
         greedy_flops=greedy_decode + prefill[:, 0],
     )
 
@@ -172,11 +180,11 @@ def _accuracy_columns(value: Value, states: dict[str, int], w: Floats, confidenc
     }
 
 
-def _cost_columns(value: Value, facts: ArmFacts, t: int, spent: Floats, w: Floats, confidence: float) -> dict[str, Any]:
+def _cost_columns(value: Value, facts: ArmFacts, t: int, answer: int, spent: Floats, w: Floats, confidence: float) -> dict[str, Any]:
     """The three FLOP columns with their limits: calibration's range, none, and the bootstrap over problems."""
     low, high = bootstrap.mean_interval(spent[:, None], w, confidence)
     seed = [flops_seed(value.b, t, facts.card.n_params, c) for c in facts.c_effective]
-    nominal = [flops_nominal(value.p, value.b, t, ANSWER_TOKENS, facts.card.n_params, facts.c_counted)] * 3
+    nominal = [flops_nominal(value.p, value.b, t, answer, facts.card.n_params, facts.c_counted)] * 3
     counted = [float(spent.mean()), float(low[0]), float(high[0])]
     costs = {"flops_seed": seed, "flops_nominal": nominal, "flops": counted}
     return {f"{name}{end}": v for name, three in costs.items() for end, v in zip(("", "_low", "_high"), three, strict=True)}
@@ -215,6 +223,7 @@ def estimate_arm(
     """
     budgets, statistics = config["budgets"], config["statistics"]
     flops = Flops.of(facts.card)
+    answer = budgets["answer_tokens"] if budgets["forcing"] == "force_answer" else 0
     permutations = permutations_for(config["samples"], PERMUTATIONS, config["seed"])
     rows: list[dict[str, Any]] = []
     long: list[pd.DataFrame] = []
@@ -233,14 +242,15 @@ def estimate_arm(
             for value in cell_values(arm.pool, config["strategies"], budgets["P"], budgets["B"], permutations):
                 greedy, k = value.strategy == GREEDY, value.p * value.b
                 tokens = arm.greedy_tokens if greedy else k * arm.tokens
+                drawn = arm.greedy_spent_tokens if greedy else k * arm.spent_tokens
                 spent = arm.greedy_flops if greedy else arm.prefill_flops + k * arm.decode_flops
                 cell = {"T": t, "P": value.p, "B": value.b, "strategy": value.strategy, "split": split}
                 rows.append(
                     facts.columns(config["study"])
                     | cell
-                    | {"mean_tokens": float(tokens.mean())}
+                    | {"mean_tokens": float(tokens.mean()), "mean_spent_tokens": float(drawn.mean())}
                     | _accuracy_columns(value, states[greedy], w, statistics["confidence"], t in budgets["T_recipe"])
-                    | _cost_columns(value, facts, t, spent, w, statistics["confidence"])
+                    | _cost_columns(value, facts, t, answer, spent, w, statistics["confidence"])
                 )
                 each = {"problem_id": arm.problem_ids, "difficulty": chosen["difficulty"].to_numpy()}
                 long.append(pd.DataFrame(each | {"arm": facts.name, "accuracy": value.outcome.accuracy, "flops": spent} | cell))

@@ -17,10 +17,10 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 @app.command("study-name")
 def study_name(files: Annotated[list[Path], typer.Argument(help="Config files, later ones over earlier ones.")]) -> None:
     """Print the study's name after checking its config."""
-    from flopstat import config, models
+    from flopstat import config, precisions
 
     loaded = config.load(*files)
-    models.check_names(loaded)
+    precisions.check_models(loaded)
     typer.echo(loaded["study"])
 
 
@@ -29,7 +29,7 @@ def sample(
     problems: Annotated[Path, typer.Option(help="problems.parquet of the study.")],
     card: Annotated[Path, typer.Option(help="models/<model>.json.")],
     precision: Annotated[str, typer.Option(help="How the weights are held.")],
-    settings: Annotated[str, typer.Option(help="JSON with sampling, max_tokens and seed.")],
+    settings: Annotated[str, typer.Option(help="JSON with sampling, budgets and seed.")],
     shard: Annotated[int, typer.Option(help="Number of the shard.")],
     store: Annotated[Path, typer.Option(help="Folder of all pools.")],
     out: Annotated[Path, typer.Option(help="The shard's view, a parquet file.")],
@@ -37,17 +37,20 @@ def sample(
 ) -> None:
     """Draw the chains that a shard of an arm still lacks."""
     from flopstat import sampling, tables
+    from flopstat.forcing import Plan
     from flopstat.models import ModelCard
 
     wanted: dict[str, Any] = json.loads(settings)
-    part = sampling.shard_of(tables.read("problems", problems), shard, wanted["sampling"]["shard_problems"])
+    selected = tables.read("problems", problems)
+    part = sampling.shard_of(selected, shard, wanted["sampling"]["shard_problems"])
     model = ModelCard.read(card)
-    pool, account = sampling.draw_samples(part, model, precision, wanted["sampling"], wanted["max_tokens"], wanted["seed"], store)
-    sampling.write_view(pool, part, wanted["sampling"]["samples"], wanted["max_tokens"], out)
+    plan = Plan.of(wanted["sampling"], wanted["budgets"], wanted["seed"])
+    activation = selected.loc[selected["split"] == "calibration", "messages"].tolist()
+    arm = sampling.open_arm(model, precision, wanted["sampling"], plan, store, activation)
+    account = sampling.draw_samples(part, arm)
+    sampling.write_view(arm, part, out)
     summary.write_text(json.dumps(account, indent=1) + "\n", encoding="utf-8")
-    typer.echo(
-        f"{model.name}@{precision}: {account['chains_drawn']} drawn, {account['chains_stored']} of {account['chains_asked']} were stored"
-    )
+    typer.echo(sampling.described(arm, account))
 
 
 @app.command()

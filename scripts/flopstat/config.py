@@ -85,6 +85,10 @@ def _cross_check(config: Config) -> None:
             raise InputError(f"{where}.precisions: {stored[0]} needs source gguf")
         if model["source"] == "gguf" and (len(stored) != 1 or model["precisions"][0] != stored[0]):
             raise InputError(f"{where}.precisions: a GGUF model's first precision is that of its file, such as gguf-q4_1")
+    if config["sampling"]["device_memory"] and config["sampling"]["offload"] == "none":
+        raise InputError("sampling.device_memory: bounds nothing without sampling.offload; set that to cpu or disk, or leave this out")
+    if budgets["forcing"] == "extend" and (budgets["extend_minimum"] or 0) > max(budgets["T"]):
+        raise InputError("budgets.extend_minimum: above the largest T, so every chain would be cut; lower it")
     unknown = sorted(set(budgets["T_recipe"]) - set(budgets["T"]))
     if unknown:
         raise InputError(f"budgets.T_recipe: {unknown} are not in budgets.T; add them there or drop them here")
@@ -124,6 +128,13 @@ def resolve(raw: Config) -> Config:
         config["budgets"][axis] = sorted(config["budgets"][axis])
     _cross_check(config)
     return config
+
+
+def section(name: str, values: Config) -> Config:
+    """One part of a config, such as `sampling`, with its defaults filled in: for callers without a whole study."""
+    out = copy.deepcopy(values)
+    _fill(out, schema()["properties"][name])
+    return out
 
 
 def load(*paths: Path) -> Config:

@@ -15,12 +15,37 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
+from flopstat.errors import InputError
+
 NO_ANSWER = -1
 
 _BLOCK = 512  # vote patterns handled together: their polynomials stay in the processor's cache
 
 Codes = NDArray[np.int64]
 Floats = NDArray[np.float64]
+
+
+def check_exchangeable(variants: NDArray[np.int64], where: str) -> None:
+    """Refuse pools whose samples are not exchangeable: an average over subsets would then be an average over other mixtures.
+
+    Samples of a mixture of prompts or temperatures must have drawn their variants independently. If sample i has the same variant in every
+    problem, and not all samples the same one, the variants were assigned by index.
+
+    Parameters
+    ----------
+    variants : (problems, samples) int
+
+    Raises
+    ------
+    InputError
+        For such a fixed assignment.
+    """
+    fixed = (variants == variants[:1]).all()
+    if len(variants) > 1 and fixed and (variants[0] != variants[0, 0]).any():
+        raise InputError(
+            f"{where}: each sample index has the same variant in all problems, so the samples are not exchangeable; draw variants "
+            "independently per sample (sampling.variants does), or evaluate each variant as a pool of its own"
+        )
 
 
 def _need(k: int, n: int) -> None:

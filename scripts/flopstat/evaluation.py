@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from flopstat import bootstrap
 from flopstat.errors import InputError
-from flopstat.estimators import NO_ANSWER
+from flopstat.estimators import NO_ANSWER, check_exchangeable
 from flopstat.strategies import (
     CALIBRATED,
     GREEDY,
@@ -70,6 +70,7 @@ class _Group:
     correct: list[NDArray[np.bool_]] = field(default_factory=list)
     stratum: list[NDArray[np.int32]] = field(default_factory=list)
     scores: list[NDArray[np.float32]] = field(default_factory=list)
+    variant: list[NDArray[np.int32]] = field(default_factory=list)
     states: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
     greedy_states: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
 
@@ -102,7 +103,7 @@ def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
         missing = [name for name in columns if name not in there]
         if missing:
             raise InputError(f"{path}: lacks the column {missing[0]}; grades need {', '.join(NEEDED)}")
-        optional = [name for name in (*SCORES, "split") if name in there]
+        optional = [name for name in (*SCORES, "split", "variant") if name in there]
         yield from data.to_batches(columns=list(dict.fromkeys([*columns, *optional])))
     except (pa.ArrowInvalid, FileNotFoundError) as error:
         raise InputError(f"{path}: not readable as grades ({str(error).splitlines()[0]})") from None
@@ -148,6 +149,7 @@ def read_grades(path: Path, strata: str | None = None) -> tuple[list[Graded], di
         correct = column["correct"].to_numpy(zero_copy_only=False)
         stratum = kinds.encode(column[strata].cast(pa.string())) if strata else np.zeros(batch.num_rows, dtype=np.int64)
         scores = np.column_stack([column[n].to_numpy(zero_copy_only=False) for n in names]) if names else np.empty((batch.num_rows, 0))
+        variant = column["variant"].to_numpy(zero_copy_only=False) if "variant" in column else np.zeros(batch.num_rows, dtype=np.int32)
         answered = np.array([s == "answered" for s in state_names])[state_code]
         for name, code in key_names.of.items():
             model, precision, budget, part = name.split("\x1f")
@@ -159,6 +161,7 @@ def read_grades(path: Path, strata: str | None = None) -> tuple[list[Graded], di
             group.correct.append(correct[rows].astype(bool) & answered[rows])
             group.stratum.append(stratum[rows].astype(np.int32))
             group.scores.append(scores[rows].astype(np.float32))
+            group.variant.append(variant[rows].astype(np.int32))
             for states, chosen in ((group.states, rows & (sample >= 0)), (group.greedy_states, rows & (sample < 0))):
                 for s, count in enumerate(np.bincount(state_code[chosen], minlength=len(state_names))):
                     states[state_names[s]] += int(count)
@@ -193,6 +196,9 @@ def _graded(group: _Group, names: list[str], where: str) -> tuple[Pool, NDArray[
     code = np.where(correct, 0, np.where(answer < 0, NO_ANSWER, answer.astype(np.int64) + 1))
     codes = np.empty(n * k, dtype=np.int64)
     codes[cell] = code[drawn]
+    variants = np.empty(n * k, dtype=np.int64)
+    variants[cell] = np.concatenate(group.variant)[drawn]
+    check_exchangeable(variants.reshape(n, k), where)
     columns: dict[str, NDArray[np.float64]] = {}
     for c, name in enumerate(names):
         column = np.empty(n * k)

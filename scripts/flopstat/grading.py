@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
 
 from flopstat.tables import FAILED, STATES
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from tokenizers import Tokenizer
 
 WINDOW = 16  # tokens of the sliding and of the tail window
 MAX_TEXT = 200_000  # characters read of one text: a longer one is read at its end
@@ -88,35 +90,45 @@ def read_answer(text: str, finished: bool) -> tuple[State, str | None]:
 
 def _window_statistics(confidence: np.ndarray, length: int) -> tuple[float, float]:
     """(lowest mean over a sliding window, mean of the last window) of the first `length` confidences."""
+    if not length:
+        return float("nan"), float("nan")
     sums = np.concatenate([[0.0], np.cumsum(confidence[:length], dtype=np.float64)])
     w = min(WINDOW, length)
     means = (sums[w:] - sums[:-w]) / w
     return float(means.min()), float(means[-1])
 
 
-def grade_chains(samples: pa.Table, problems: pd.DataFrame, budgets: list[int], tokenizer_file: Path) -> pd.DataFrame:
+def grade_chains(
+    samples: pa.Table, problems: pd.DataFrame, budgets: list[int], tokenizer_file: Path, answer_prompt: str | None = None
+) -> pd.DataFrame:
     """One row per chain and budget: answer, state, tokens used and confidence scores.
+
+    Where an answer was forced at T, it is read from the cue and what the model answered, and nothing else.
 
     Parameters
     ----------
     samples : table
-        Chains as the pool stores them.
+        Chains, and forced answers, as the pool stores them.
     problems : table
         With problem_id, problem_key, split, difficulty, gold.
     budgets : list of int
         The grid of T, ascending.
     tokenizer_file : Path
         `tokenizer.json` of the model.
+    answer_prompt : str, optional
+        The cue of forced answers.
     """
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    forced = _forced_answers(samples, tokenizer, answer_prompt) if answer_prompt is not None else {}
+    samples = samples.filter(pc.equal(samples["budget"], 0))
     of = problems.set_index("problem_key")[["problem_id", "split", "difficulty", "gold"]].to_dict("index")
     n_tokens = samples["n_tokens"].to_numpy()
     finish = samples["finish_reason"].to_pylist()
     ids = samples["ids"].to_pylist()
     arrays = {name: _ragged(samples[name]) for name in ("logprob", "entropy", "self_certainty", "confidence")}
-    keys, index, prompts = (samples[c].to_pylist() for c in ("problem_key", "sample", "prompt_tokens"))
+    keys, index, prompts, variants = (samples[c].to_pylist() for c in ("problem_key", "sample", "prompt_tokens", "variant"))
     means = {k: _running_means(v) for k, v in arrays.items() if k != "confidence"}
     out: list[dict[str, object]] = []
     whole = tokenizer.decode_batch(ids, skip_special_tokens=True)
@@ -124,9 +136,17 @@ def grade_chains(samples: pa.Table, problems: pd.DataFrame, budgets: list[int], 
         cut = np.flatnonzero(n_tokens > t)
         prefixes = dict(zip(cut.tolist(), tokenizer.decode_batch([ids[r][:t] for r in cut], skip_special_tokens=True), strict=True))
         for r in range(len(ids)):
-            finished = finish[r] == "eos" and n_tokens[r] <= t
-            state, answer = read_answer(prefixes.get(r, whole[r]), finished)
+            within = n_tokens[r] <= t
+            finished = finish[r] == "eos" and within
             length = min(int(n_tokens[r]), t)
+            answer_tokens = spent_tokens = 0
+            state: State
+            if finish[r] == "engine_error" and within:
+                state, answer = "engine_error", None
+            elif (keys[r], index[r], t) in forced:
+                state, answer, answer_tokens, spent_tokens = forced[keys[r], index[r], t]
+            else:
+                state, answer = read_answer(prefixes.get(r, whole[r]), finished)
             problem = of[keys[r]]
             lowest, tail = _window_statistics(arrays["confidence"][r], length)
             out.append(
@@ -135,21 +155,45 @@ def grade_chains(samples: pa.Table, problems: pd.DataFrame, budgets: list[int], 
                     "split": problem["split"],
                     "difficulty": problem["difficulty"],
                     "sample": index[r],
+                    "variant": variants[r],
                     "T": t,
                     "answer": answer,
                     "state": state,
                     "correct": state == "answered" and answer == problem["gold"],
-                    "finish_reason": "eos" if finished else "length",
+                    "finish_reason": finish[r] if within else "length",
                     "n_tokens": length,
+                    "answer_tokens": answer_tokens,
+                    "spent_tokens": spent_tokens,
                     "prompt_tokens": prompts[r],
-                    "mean_logprob": float(means["logprob"][r][length - 1]),
-                    "mean_entropy": float(means["entropy"][r][length - 1]),
-                    "self_certainty": float(means["self_certainty"][r][length - 1]),
+                    "mean_logprob": _upto(means["logprob"][r], length),
+                    "mean_entropy": _upto(means["entropy"][r], length),
+                    "self_certainty": _upto(means["self_certainty"][r], length),
                     "lowest_window": lowest,
                     "tail_confidence": tail,
                 }
             )
     return pd.DataFrame(out)
+
+
+def _forced_answers(samples: pa.Table, tokenizer: Tokenizer, cue: str) -> dict[tuple[str, int, int], tuple[State, str | None, int, int]]:
+    """State, answer, tokens charged and tokens spent by (problem, sample, T).
+
+    Charged are the cue and the answer, which a live cache takes; spent are the answer and everything before it, which had to be prefilled
+    again.
+    """
+    rows = samples.filter(pc.greater(samples["budget"], 0))
+    cue_tokens = len(tokenizer.encode(cue, add_special_tokens=False).ids)
+    texts = tokenizer.decode_batch(rows["ids"].to_pylist(), skip_special_tokens=True)
+    columns = (rows[c].to_pylist() for c in ("problem_key", "sample", "budget", "finish_reason", "n_tokens", "prompt_tokens"))
+    out: dict[tuple[str, int, int], tuple[State, str | None, int, int]] = {}
+    for text, key, sample, t, finish, n, prompt in zip(texts, *columns, strict=True):
+        state, answer = ("engine_error", None) if finish == "engine_error" else read_answer(cue + text, finish == "eos")
+        out[key, sample, t] = state, answer, cue_tokens + n, prompt + n
+    return out
+
+
+def _upto(means: np.ndarray, length: int) -> float:
+    return float(means[length - 1]) if length else float("nan")
 
 
 def _ragged(column: pa.ChunkedArray) -> list[np.ndarray]:

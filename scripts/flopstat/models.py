@@ -1,7 +1,7 @@
-"""Models: where they come from, what they are, and how they are loaded at a precision.
+"""Models: where they come from, what they are, and which devices there are to run them on.
 
-`describe` needs neither torch nor weights in memory: it reads `config.json` and the safetensors headers. `load` gives the
-module that the engine runs. `trust_remote_code` stays off and only safetensors and GGUF files are read.
+`describe` needs neither torch nor weights in memory: it reads `config.json` and the safetensors headers. `trust_remote_code` stays off and
+only safetensors and GGUF files are read, never a pickle. `precisions` loads them.
 """
 
 from __future__ import annotations
@@ -9,24 +9,28 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import logging
+import os
+import platform
 import re
+import shutil
 import struct
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flopstat.config import ROOT, Config
+from flopstat.config import ROOT
 from flopstat.errors import InputError
 
 if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
 LADDER = ROOT / "workflow" / "resources" / "ladder"
+ABSENT = "sampling.device {}: not available on this machine; set it to auto or cpu"
 _HASH_BLOCK = 1 << 20
 MAX_HEADER = 100_000_000  # bytes of a safetensors header, the format's own limit
 _EMBEDDING = re.compile(r"(embed_tokens|lm_head|wte|wpe)\.weight$")
+_TOKENIZER = re.compile(r"(tokenizer|chat_template|vocab|merges).*\.(json|jinja|txt|model)")
 
 
 @dataclass(frozen=True)
@@ -190,9 +194,7 @@ def describe(entry: dict[str, Any], store: Path) -> ModelCard:
             path=str(folder.relative_to(ROOT)) if folder.is_relative_to(ROOT) else str(folder),
             stored=stored,
             weights_sha256=sha256_of_files(files),
-            tokenizer_sha256=sha256_of_files(
-                [p for p in folder.iterdir() if p.name.startswith(("tokenizer", "chat_template", "vocab", "merges"))]
-            ),
+            tokenizer_sha256=sha256_of_files([p for p in folder.iterdir() if _TOKENIZER.fullmatch(p.name)]),
             architecture=(config.get("architectures") or [config["model_type"]])[0],
             n_params=sum(_product(s) for s in shapes.values()),
             n_params_non_embedding=sum(_product(s) for n, s in shapes.items() if not _EMBEDDING.search(n)),
@@ -218,6 +220,38 @@ def checkpoint(card: ModelCard) -> Path:
     return path if path.is_absolute() else ROOT / path
 
 
+def verify_weights(card: ModelCard) -> None:
+    """Make sure that a checkpoint's weights are those that were described: every byte is read.
+
+    Raises
+    ------
+    InputError
+        If a safetensors file is missing, new or different.
+    """
+    folder = checkpoint(card)
+    if sha256_of_files(sorted(folder.glob("*.safetensors"))) != card.weights_sha256:
+        raise InputError(f"{folder}: the weights of {card.name} changed since it was described; run again")
+
+
+def device_present(device: str) -> bool:
+    """Whether a kind of device seems to be on this machine, decided without torch; auto and cpu always are.
+
+    cuda stands for NVIDIA's driver, on Linux, in WSL or by its tool on PATH, and for AMD's, unless the environment hides every GPU.
+    """
+    if device == "cuda":
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1")
+        drivers = any(Path(path).exists() for path in ("/proc/driver/nvidia/version", "/dev/dxg", "/dev/kfd"))
+        return not hidden and (drivers or shutil.which("nvidia-smi") is not None)
+    if device == "mps":
+        return sys.platform == "darwin" and platform.machine() == "arm64"
+    return True
+
+
+def likely_device(wanted: str) -> str:
+    """The device that `pick_device` will find, as far as can be told without torch: what is asked for is taken at its word."""
+    return next(name for name in ("cuda", "mps", "cpu") if device_present(name)) if wanted == "auto" else wanted
+
+
 def pick_device(wanted: str) -> str:
     """The device a study runs on.
 
@@ -232,122 +266,8 @@ def pick_device(wanted: str) -> str:
     if wanted == "auto":
         return next(name for name, ok in there.items() if ok)
     if not there[wanted]:
-        raise InputError(f"sampling.device {wanted}: not available on this machine; set it to auto or cpu")
+        raise InputError(ABSENT.format(wanted))
     return wanted
-
-
-def round_to_nearest(weight: torch.Tensor, bits: int, block: int = 64) -> torch.Tensor:
-    """Blockwise symmetric round-to-nearest of a weight matrix, returned in the weight's own dtype.
-
-    w_hat = s · clip(round(w / s), -m, m) with m = 2^(bits-1) - 1 and s = max|w| / m per block of `block` consecutive weights of a row
-    (the last block of a row may be shorter). A block of zeros stays zero.
-
-    Parameters
-    ----------
-    weight : (out, in) tensor
-    bits : int, 2 to 8
-
-    Source: Dettmers and Zettlemoyer 2023 (arXiv 2212.09720), section 2, blockwise integer quantisation.
-    """
-    import torch
-
-    top = 2 ** (bits - 1) - 1
-    out = weight.clone()
-    for start in range(0, weight.shape[1], block):
-        part = weight[:, start : start + block]
-        scale = part.abs().amax(dim=1, keepdim=True) / top
-        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-        out[:, start : start + block] = torch.clamp(torch.round(part / scale), -top, top) * scale
-    return out
-
-
-def check_precision(card: ModelCard, precision: str) -> None:
-    """Refuse a precision that a model's shape does not allow.
-
-    Raises
-    ------
-    InputError
-        bitsandbytes packs nf4 in blocks of 64 weights of a row: every matrix needs a multiple of 64 inputs.
-    """
-    widths = {card.hidden_size, card.n_heads * card.head_dim, card.intermediate_size}
-    if precision == "nf4" and any(width % 64 for width in widths):
-        raise InputError(f"{card.name}: nf4 needs matrices with a multiple of 64 inputs, found {sorted(widths)}; use int8 or rtn4")
-
-
-def load(card: ModelCard, precision: str, compute_dtype: str, device: str) -> PreTrainedModel:
-    """Load a model for inference at a precision.
-
-    fp32, bf16, fp16 and gguf-* hold the weights in the compute dtype, rounded to the precision first. int8 and nf4 are bitsandbytes'
-    (int8 with outlier threshold 0, so that a sample does not depend on its batch). rtnK rounds every linear layer but the head to
-    K bits and keeps the result in the compute dtype: accuracy as at K bits, speed as of the compute dtype.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-
-    check_precision(card, precision)
-    dtype = getattr(torch, compute_dtype)
-    quantization = None
-    if precision == "int8":
-        quantization = BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # one line per matrix product otherwise
-    elif precision == "nf4":
-        quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
-    model = AutoModelForCausalLM.from_pretrained(
-        checkpoint(card),
-        dtype=dtype,
-        device_map=device,
-        quantization_config=quantization,
-        trust_remote_code=False,
-        use_safetensors=True,
-    )
-    model.eval()
-    if precision in ("bf16", "fp16"):
-        narrow = torch.bfloat16 if precision == "bf16" else torch.float16
-        for parameter in model.parameters():
-            parameter.data = parameter.data.to(narrow).to(dtype)
-    elif precision.startswith("rtn"):
-        for name, module in model.named_modules():
-            if isinstance(module, torch.nn.Linear) and name != "lm_head":
-                module.weight.data = round_to_nearest(module.weight.data, int(precision[3:]))
-    return model
-
-
-def effective_bits(model: PreTrainedModel, card: ModelCard, precision: str) -> float:
-    """Bits per parameter as stored: weights, scales and everything left unquantised, over `n_params`.
-
-    bitsandbytes' tensors are measured as they lie in memory. rtnK is K bits and one 16-bit scale per block of 64 in the rounded layers,
-    16 bits elsewhere. fp32, bf16 and fp16 are 32 and 16. gguf-* is the file's bytes over its elements.
-    """
-    import torch
-
-    if precision.startswith("gguf-"):
-        if card.stored_bits is None:
-            raise InputError(f"{card.name}: {precision} without a GGUF file")
-        return card.stored_bits
-    if precision in ("fp32", "bf16", "fp16"):
-        return 32.0 if precision == "fp32" else 16.0
-    total, seen = 0.0, set()
-    for module_name, module in model.named_modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if id(parameter) in seen:
-                continue
-            seen.add(id(parameter))
-            if precision.startswith("rtn"):
-                rounded = isinstance(module, torch.nn.Linear) and name == "weight" and module_name != "lm_head"
-                n_scales = parameter.shape[0] * -(-parameter.shape[1] // 64) if rounded else 0
-                total += parameter.numel() * (int(precision[3:]) if rounded else 16) + 16 * n_scales
-                continue
-            total += 8 * parameter.numel() * parameter.element_size()
-            state = getattr(parameter, "quant_state", None)
-            if state is not None:
-                tensors = [state.absmax, state.code]
-                if state.nested:
-                    tensors += [state.state2.absmax, state.state2.code]
-                total += sum(8 * t.numel() * t.element_size() for t in tensors)
-            scale = getattr(parameter, "SCB", None)
-            if scale is not None:
-                total += 8 * scale.numel() * scale.element_size()
-    return total / card.n_params
 
 
 def load_tokenizer(card: ModelCard) -> PreTrainedTokenizerFast:
@@ -369,19 +289,11 @@ def load_tokenizer(card: ModelCard) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def check_names(config: Config) -> None:
-    """Refuse ladder models that are not shipped, before any job."""
-    for entry in config["models"]:
-        if entry["source"] == "ladder" and not (LADDER / entry["name"] / "config.json").is_file():
-            shipped = sorted(p.parent.name for p in LADDER.glob("*/config.json"))
-            raise InputError(f"models {entry['name']}: not a shipped ladder model; shipped are {', '.join(shipped) or 'none'}")
-
-
 def stored_identity(entry: dict[str, Any]) -> str:
     """What says, without network and in milliseconds, that a model's stored weights are still the same.
 
-    The hash of a shipped ladder model, names and sizes of a local folder's or file's weights, the revision of a hub model. A missing path
-    is left to `describe`, which names it.
+    The hash of a shipped ladder model, names, sizes and times of a local folder's or file's weights, the revision of a hub model. A missing
+    path is left to `describe`, which names it.
     """
     if entry["source"] == "ladder":
         return sha256_of_files(sorted((LADDER / entry["name"]).glob("*.safetensors")))
@@ -392,4 +304,4 @@ def stored_identity(entry: dict[str, Any]) -> str:
     if named.startswith("package:"):
         return named
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path] if path.is_file() else []
-    return ";".join(f"{f.name}:{f.stat().st_size}" for f in files)
+    return ";".join(f"{f.name}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in files)

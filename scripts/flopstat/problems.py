@@ -167,10 +167,23 @@ def digest(value: object) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def with_messages(table: pd.DataFrame, prompt: dict[str, str]) -> pd.DataFrame:
-    """Add the rendered chat messages and their hash, the problem's identity in pools."""
-    messages = [render(q, prompt) for q in table["question"]]
+def with_messages(table: pd.DataFrame, prompts: Sequence[dict[str, str]]) -> pd.DataFrame:
+    """Add the rendered chat messages, one set for each of the prompts, and their hash, the problem's identity in pools."""
+    several = [[render(q, prompt) for prompt in prompts] for q in table["question"]]
+    messages = [m if len(prompts) > 1 else m[0] for m in several]
     return table.assign(messages=[json.dumps(m, ensure_ascii=False) for m in messages], problem_key=[digest(m) for m in messages])
+
+
+def messages_of(text: str) -> list[list[dict[str, str]]]:
+    """The chat messages of a problem, one set for each variant of the prompt."""
+    messages = json.loads(text)
+    return messages if isinstance(messages[0], list) else [messages]
+
+
+def prompts_of(prompt: dict[str, str], variants: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+    """The prompts that a study's variants ask with: one if they differ in nothing but temperature."""
+    all_of_them = [{key: text if v[key] is None else v[key] for key, text in prompt.items()} for v in variants] or [prompt]
+    return all_of_them if any(p != all_of_them[0] for p in all_of_them) else all_of_them[:1]
 
 
 @dataclass(frozen=True)
@@ -181,7 +194,7 @@ class Selection:
     refusals: pd.DataFrame
 
 
-def select_problems(dataset: dict[str, Any], prompt: dict[str, str], seed: int) -> Selection:
+def select_problems(dataset: dict[str, Any], prompts: Sequence[dict[str, str]], seed: int) -> Selection:
     """Load a dataset, filter it, and choose calibration and study problems, stratified by number of steps.
 
     Raises
@@ -217,4 +230,4 @@ def select_problems(dataset: dict[str, Any], prompt: dict[str, str], seed: int) 
     account = {"asked": len(rows), **{r: refusals[r] for r in REASONS}, "not_selected": n_unused, "selected": len(table)}
     if account["asked"] != sum(v for k, v in account.items() if k != "asked"):
         raise AssertionError(f"problems do not add up: {account}")
-    return Selection(with_messages(table, prompt).drop(columns="answer"), pd.DataFrame(account.items(), columns=["reason", "n_problems"]))
+    return Selection(with_messages(table, prompts).drop(columns="answer"), pd.DataFrame(account.items(), columns=["reason", "n_problems"]))

@@ -9,6 +9,7 @@ Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
     import torch
 
 
-def uniforms(seed: int, problem_key: str, sample: int, n: int) -> np.ndarray:
+def _stream(*parts: object) -> np.random.Generator:
+    digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+
+
+def uniforms(seed: int, problem_key: str, sample: int, n: int, budget: int = 0) -> np.ndarray:
     """The first `n` uniforms of one sample's stream, float64 on [0, 1).
 
     Parameters
@@ -28,17 +34,30 @@ def uniforms(seed: int, problem_key: str, sample: int, n: int) -> np.ndarray:
         Identity of the problem's rendered messages.
     sample : int
         Index i of the sample.
+    budget : int
+        0 for a chain; T for an answer that is forced at T, which has a stream of its own.
     """
-    digest = hashlib.sha256(f"flopstat-chain\0{seed}\0{problem_key}\0{sample}".encode()).digest()
-    key = int.from_bytes(digest[:16], "little")
-    return np.random.Generator(np.random.Philox(key=key)).random(n)
+    if budget:
+        return _stream("flopstat-answer", seed, problem_key, sample, budget).random(n)
+    return _stream("flopstat-chain", seed, problem_key, sample).random(n)
 
 
-def truncated_probabilities(logits: torch.Tensor, temperature: float, top_p: float, top_k: int) -> torch.Tensor:
+def variant(seed: int, problem_key: str, sample: int, weights: Sequence[float]) -> int:
+    """Which variant of a mixture a sample takes: drawn by weight from a stream of its own, independently for each sample.
+
+    So the samples of a problem are exchangeable, and any k of them are as good as any other k.
+    """
+    u = _stream("flopstat-variant", seed, problem_key, sample).random()
+    shares = np.cumsum(weights) / np.sum(weights)
+    return int(min(np.searchsorted(shares, u, side="right"), len(shares) - 1))
+
+
+def truncated_probabilities(logits: torch.Tensor, temperature: float, top_p: float, top_k: int, min_p: float = 0.0) -> torch.Tensor:
     """The tempered and truncated distribution, float64, rows not renormalised.
 
-    softmax(logits / temperature), then top-k, then nucleus truncation: tokens in falling probability while the mass before them is below
-    `top_p`. Ties keep the smaller token id.
+    softmax(logits / temperature); then the `top_k` most probable tokens; then, of these, tokens in falling probability while the share of
+    mass before them is below `top_p`; then tokens of at least `min_p` times the largest probability. Ties keep the smaller token id. The
+    order is transformers'.
 
     Parameters
     ----------
@@ -50,10 +69,13 @@ def truncated_probabilities(logits: torch.Tensor, temperature: float, top_p: flo
     if top_k or top_p < 1.0:
         order = torch.argsort(p, dim=-1, descending=True, stable=True)
         ranked = p.gather(-1, order)
-        keep = (ranked.cumsum(-1) - ranked) < top_p
         if top_k:
-            keep[:, top_k:] = False
-        p = torch.zeros_like(p).scatter(-1, order, ranked * keep)
+            ranked[:, top_k:] = 0.0
+        if top_p < 1.0:
+            ranked = ranked * ((ranked.cumsum(-1) - ranked) < top_p * ranked.sum(-1, keepdim=True))
+        p = torch.zeros_like(p).scatter(-1, order, ranked)
+    if min_p > 0.0:
+        p = p * (p >= min_p * p.amax(-1, keepdim=True))
     return p
 
 

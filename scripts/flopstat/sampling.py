@@ -1,62 +1,89 @@
-"""The sampling stage: draw what a shard of an arm still lacks, store it, and write the shard's view."""
+"""The sampling stage: draw what a shard of an arm still lacks, store it, check its budgets, and write the shard's view."""
 
 from __future__ import annotations
 
+import hashlib
+import importlib.metadata
 import json
 import os
-from dataclasses import asdict
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from flopstat import tables
-from flopstat.engine import ENGINE, GREEDY, SAMPLER_VERSION, Request, SamplingSettings, TransformersEngine
+from flopstat.engine import GREEDY, SAMPLER_VERSION, Engine, Request
 from flopstat.errors import InputError
-from flopstat.models import ModelCard, load, load_tokenizer, pick_device
-from flopstat.pool import Pool
+from flopstat.forcing import Plan, answer_key, cuts, verify_budgets
+from flopstat.models import ModelCard, checkpoint, load_tokenizer, pick_device, verify_weights
+from flopstat.pool import SCHEMA, Pool, Writer
+from flopstat.precisions import load
+from flopstat.problems import messages_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-
-def library_versions() -> dict[str, str]:
-    """Versions of the libraries that the tokens depend on."""
-    import bitsandbytes
-    import torch
-    import transformers
-
-    return {"torch": torch.__version__.split("+")[0], "transformers": transformers.__version__, "bitsandbytes": bitsandbytes.__version__}
+LIBRARIES = {"int8": "bitsandbytes", "nf4": "bitsandbytes", "fp4": "bitsandbytes", "quanto": "optimum-quanto", "torchao": "torchao"}
+ACTIVATION_PROMPTS = 32  # prompts of the calibration split that static activation scales are taken from
+VIEW_PROBLEMS = 64  # problems held in memory while a view is written
 
 
-def pool_key(card: ModelCard, precision: str, settings: SamplingSettings, compute_dtype: str) -> dict[str, Any]:
+def library_versions(precision: str = "fp32") -> dict[str, str]:
+    """Versions of the libraries that the tokens of a precision depend on."""
+    names = ["torch", "transformers", *(library for prefix, library in LIBRARIES.items() if precision.startswith(prefix))]
+    return {name: importlib.metadata.version(name).split("+")[0] for name in names}
+
+
+def pool_key(
+    card: ModelCard, precision: str, plan: Plan, compute_dtype: str, engine: str, activation_ids: Sequence[Sequence[int]] | None = None
+) -> dict[str, Any]:
     """All that changes the tokens of a chain, but for the problem and the sample that name its row.
 
-    `max_tokens` is left out: a chain cut at T is the chain that a budget of T would have given.
+    `max_tokens` is left out: a chain cut at T is the chain that a budget of T would have given. An extension is not, since it makes
+    chains longer.
     """
-    shape = asdict(settings)
-    del shape["max_tokens"]
-    versions = library_versions()
-    if precision not in ("int8", "nf4"):
-        del versions["bitsandbytes"]
-    return {
+    shape = asdict(plan.settings)
+    del shape["max_tokens"], shape["extension"]
+    key: dict[str, Any] = {
         "weights": card.weights_sha256,
         "tokenizer": card.tokenizer_sha256,
         "precision": precision,
         "compute_dtype": compute_dtype,
         "sampling": shape,
-        "engine": ENGINE,
+        "engine": engine,
         "sampler_version": SAMPLER_VERSION,
-        "libraries": versions,
+        "libraries": library_versions(precision),
     }
+    if len(plan.variants) > 1 or plan.variants[0].temperature != plan.settings.temperature:
+        key["variants"] = [asdict(v) for v in plan.variants]
+    if plan.extend is not None:
+        key["extend"] = list(plan.extend)
+    if activation_ids is not None:
+        key["activation_prompts"] = hashlib.sha256(json.dumps([list(ids) for ids in activation_ids]).encode()).hexdigest()[:16]
+    return key
 
 
-def prompt_ids(tokenizer: PreTrainedTokenizerFast, messages: str) -> tuple[int, ...]:
-    """Token ids of rendered messages with the generation prompt."""
-    text = tokenizer.apply_chat_template(json.loads(messages), tokenize=False, add_generation_prompt=True)
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+def prompt_ids(tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]]) -> tuple[int, ...]:
+    """Token ids of rendered messages with the generation prompt.
+
+    Raises
+    ------
+    InputError
+        If the chat template makes nothing of them.
+    """
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    if not ids:
+        raise InputError(f"the chat template of {tokenizer.name_or_path} renders an empty prompt; check its chat_template")
+    return ids
 
 
 def eos_ids(tokenizer: PreTrainedTokenizerFast, generation: Any) -> list[int]:
@@ -66,78 +93,231 @@ def eos_ids(tokenizer: PreTrainedTokenizerFast, generation: Any) -> list[int]:
     return [*ids, tokenizer.eos_token_id]
 
 
-def draw_samples(
-    problems: pd.DataFrame,
+@dataclass
+class Arm:
+    """One arm ready to draw: pools, tokenizer, and, once something is missing, the engine."""
+
+    card: ModelCard
+    precision: str
+    plan: Plan
+    sampling: dict[str, Any]
+    pool: Pool
+    answers: Pool | None
+    tokenizer: PreTrainedTokenizerFast
+    ends: list[int]
+    activation_ids: list[tuple[int, ...]] | None
+    engine: Engine | None = None
+
+    def ready(self) -> Engine:
+        """The engine, with the model loaded at the first call."""
+        if self.engine is None:
+            from flopstat.transformers_engine import TransformersEngine
+
+            verify_weights(self.card)
+            device = pick_device(self.sampling["device"])
+            model = load(
+                self.card,
+                self.precision,
+                self.sampling["compute_dtype"],
+                device,
+                calibration_ids=self.activation_ids,
+                offload=self.sampling["offload"],
+                device_memory=self.sampling["device_memory"],
+            )
+            settings = self.plan.for_model(self.tokenizer, self.ends)
+            self.engine = TransformersEngine(model, settings, self.ends, self.sampling["batch_rows"], device)
+        return self.engine
+
+
+def open_arm(
     card: ModelCard,
     precision: str,
     sampling: dict[str, Any],
-    max_tokens: int,
-    seed: int,
+    plan: Plan,
     store: Path,
-) -> tuple[Pool, dict[str, Any]]:
-    """Draw every chain that the pool lacks for these problems.
+    calibration_messages: Sequence[str] = (),
+) -> Arm:
+    """Find the pools of an arm; no weights are read.
+
+    Parameters
+    ----------
+    calibration_messages : sequence of str
+        Rendered messages of the calibration split, JSON, for precisions with static activation scales.
+    """
+    from transformers import GenerationConfig
+
+    from flopstat.transformers_engine import TransformersEngine
+
+    tokenizer = load_tokenizer(card)
+    activation_ids = None
+    if precision.startswith("quanto"):
+        activation_ids = [prompt_ids(tokenizer, messages_of(m)[0]) for m in calibration_messages[:ACTIVATION_PROMPTS]]
+        if not activation_ids:
+            raise InputError(f"{card.name}@{precision}: takes its activation scales from calibration problems; set dataset.n_calibration")
+    key = pool_key(card, precision, plan, sampling["compute_dtype"], TransformersEngine.name, activation_ids)
+    answers = None
+    if plan.forcing is not None:
+        answers = Pool(store, key | {"answer_prompt": plan.forcing.cue, "answer_tokens": plan.forcing.tokens})
+    folder = checkpoint(card)
+    generation = GenerationConfig.from_pretrained(folder) if (folder / "generation_config.json").is_file() else None
+    return Arm(card, precision, plan, sampling, Pool(store, key), answers, tokenizer, eos_ids(tokenizer, generation), activation_ids)
+
+
+def draw_samples(problems: pd.DataFrame, arm: Arm) -> dict[str, Any]:
+    """Draw every chain, and every forced answer, that the pools lack for these problems.
 
     Returns
     -------
-    pool, summary
-        The summary says how many chains were asked for, stored and drawn now, and at what speed.
+    summary
+        How many chains were asked for, stored and drawn now, tokens, tokens per second, share of the prefill, peak memory, near-ties.
 
     Raises
     ------
     InputError
-        If a prompt and the largest T do not fit the model's context.
+        If a prompt with the largest T, or a forced answer behind it, does not fit the model's context.
     """
-    settings = SamplingSettings(seed, sampling["temperature"], sampling["top_p"], sampling["top_k"], max_tokens)
-    device = pick_device(sampling["device"])
-    pool = Pool(store, pool_key(card, precision, settings, sampling["compute_dtype"]))
+    import torch
+
+    from flopstat.memory import peak_bytes
+
     keys = problems["problem_key"].tolist()
-    samples = [*range(sampling["samples"]), GREEDY]
-    with pool.lock():
-        torn = pool.sweep()
-        missing = pool.missing(keys, samples, max_tokens)
-        summary: dict[str, Any] = {
-            "pool": pool.folder.name,
-            "chains_asked": len(keys) * len(samples),
-            "chains_stored": len(keys) * len(samples) - len(missing),
-            "chains_drawn": 0,
-            "torn_segments": torn,
-            "device": device,
-        }
-        if missing:
-            tokenizer = load_tokenizer(card)
-            messages = dict(zip(problems["problem_key"], problems["messages"], strict=True))
-            prompts = {k: prompt_ids(tokenizer, messages[k]) for k in {k for k, _ in missing}}
-            longest = max(prompts, key=lambda k: len(prompts[k]))
-            if len(prompts[longest]) + max_tokens > card.context:
-                raise InputError(
-                    f"{card.name}: prompt of {len(prompts[longest])} tokens and T = {max_tokens} exceed its context of "
-                    f"{card.context}; lower budgets.T"
-                )
-            model = load(card, precision, sampling["compute_dtype"], device)
-            engine = TransformersEngine(model, settings, eos_ids(tokenizer, model.generation_config), sampling["batch_rows"])
-            with tqdm(total=len(missing), unit="chain", desc=f"{card.name}@{precision}", disable=None) as bar:
-                for chains in engine.draw([Request(k, prompts[k], i) for k, i in missing]):
-                    pool.append(chains)
-                    bar.update(len(chains))
-                    bar.set_postfix_str(f"{engine.account.new_tokens / engine.account.seconds:,.0f} tokens/s")
-            account = asdict(engine.account)
-            summary |= {"chains_drawn": account.pop("chains")} | account
-            summary["tokens_per_s"] = round(account["new_tokens"] / account["seconds"], 1)
-            summary["prefill_share"] = round(account["prefill_seconds"] / account["seconds"], 4)
-    return pool, summary
+    messages = dict(zip(problems["problem_key"], problems["messages"], strict=True))
+    prompts = {key: [prompt_ids(arm.tokenizer, m) for m in messages_of(messages[key])] for key in keys}
+    _check_context(arm, prompts)
+    plan, longest = arm.plan, arm.plan.settings.max_tokens
+    wanted = [(key, i, 0) for key in keys for i in (*range(plan.samples), GREEDY)]
+    summary: dict[str, Any] = {"pool": arm.pool.folder.name, "chains_asked": len(wanted), "torn_records": 0}
+
+    with _writing(arm.pool, summary) as writer:
+        missing = arm.pool.missing(wanted, longest)
+        summary["chains_stored"] = len(wanted) - len(missing)
+        requests = []
+        for key, i, _ in missing:
+            which = plan.pick(key, i)
+            requests.append(Request(key, prompts[key][which % len(prompts[key])], i, 0, which, plan.variants[which].temperature))
+        _draw(arm, requests, writer, "chains")
+    if arm.answers is not None:
+        with _writing(arm.answers, summary) as writer:
+            asked, requests_of = _answers_wanted(arm, keys, prompts)
+            lacking = arm.answers.missing(asked, 0)
+            summary |= {"answers_asked": len(asked), "answers_stored": len(asked) - len(lacking)}
+            _draw(arm, [requests_of[name] for name in lacking], writer, "answers", {requests_of[n]: n[0] for n in lacking})
+    account = arm.engine.account if arm.engine is not None else None
+    summary["chains_drawn"] = len(missing)
+    if account is not None:
+        summary |= {name: value for name, value in asdict(account).items() if name != "chains"}
+        summary["tokens_per_s"] = round(account.new_tokens / account.seconds, 1)
+        summary["prefill_share"] = round(account.prefill_seconds / account.seconds, 4)
+        summary["own_share"] = round(1 - (account.prefill_seconds + account.model_seconds) / account.seconds, 4)
+    summary["peak_memory_bytes"] = peak_bytes(torch.device(pick_device(arm.sampling["device"])))
+    return summary
 
 
-def write_view(pool: Pool, problems: pd.DataFrame, samples: int, max_tokens: int, path: Path) -> None:
-    """Write one shard's chains, samples -1..K-1 of its problems, as a parquet file."""
-    table = pool.rows(problems["problem_key"], max_tokens)
-    frame = table.select([c for c in table.column_names if c in tables.TABLES["samples"]]).to_pandas()
-    wanted = frame["sample"] < samples
-    tables.validate(frame[wanted], "samples")
-    if int(wanted.sum()) != len(problems) * (samples + 1):
-        raise AssertionError(f"{path}: {int(wanted.sum())} chains for {len(problems)} problems × {samples + 1}")
+def described(arm: Arm, account: dict[str, Any]) -> str:
+    """One line about a shard: what was drawn, how fast, and what it took."""
+    line = f"{arm.card.name}@{arm.precision}: {account['chains_drawn']} chains drawn, {account['chains_stored']} of {account['chains_asked']} were stored"
+    if "new_tokens" in account:
+        line += (
+            f"; {account['new_tokens']} tokens at {account['tokens_per_s']:,.0f} tokens/s, prefill {account['prefill_share']:.0%} of the time, "
+            f"{account['near_ties']} near-ties, {account['failed']} failed"
+        )
+    return f"{line}; peak memory {account['peak_memory_bytes'] / 2**30:.1f} GiB"
+
+
+@contextmanager
+def _writing(pool: Pool, summary: dict[str, Any]) -> Iterator[Writer]:
+    """The pool's writer; waiting for another one is said, and so is what recovery found."""
+
+    def waiting() -> None:
+        print(f"flopstat: {pool.folder} is being written by another process; waiting for it", file=sys.stderr, flush=True)
+
+    with pool.writing(waiting=waiting) as writer:
+        if writer.recovered.n_torn:
+            print(f"flopstat: {writer.recovered.line}", file=sys.stderr, flush=True)
+            summary["torn_records"] += writer.recovered.n_torn
+        yield writer
+
+
+def _check_context(arm: Arm, prompts: dict[str, list[tuple[int, ...]]]) -> None:
+    longest = max(len(p) for several in prompts.values() for p in several)
+    most = arm.plan.settings.max_tokens
+    if arm.plan.forcing is not None:
+        most += arm.plan.forcing.tokens + len(_cue_ids(arm))
+    if longest + most > arm.card.context:
+        raise InputError(
+            f"{arm.card.name}: a prompt of {longest} tokens and {most} tokens of T and answer exceed its context of {arm.card.context}; "
+            "lower budgets.T"
+        )
+
+
+def _cue_ids(arm: Arm) -> tuple[int, ...]:
+    assert arm.plan.forcing is not None
+    return tuple(arm.tokenizer(arm.plan.forcing.cue, add_special_tokens=False)["input_ids"])
+
+
+def _draw(arm: Arm, requests: list[Request], writer: Writer, what: str, names: dict[Request, str] | None = None) -> None:
+    """Draw requests and store the chains as they finish; `names` gives forced answers the key that they are stored under."""
+    if not requests:
+        return
+    engine = arm.ready()
+    before = engine.account.new_tokens, engine.account.seconds
+    stored = {(r.problem_key, r.sample, r.budget): name for r, name in names.items()} if names else {}
+    with tqdm(total=len(requests), unit=what[:-1], desc=f"{arm.card.name}@{arm.precision} {what}", disable=None) as bar:
+        for chains in engine.draw(requests):
+            writer.append([replace(c, problem_key=stored[c.problem_key, c.sample, c.budget]) for c in chains] if names else chains)
+            bar.update(len(chains))
+            tokens, seconds = engine.account.new_tokens - before[0], engine.account.seconds - before[1]
+            bar.set_postfix_str(f"{tokens / seconds:,.0f} tokens/s")
+
+
+def _answers_wanted(
+    arm: Arm, keys: Sequence[str], prompts: dict[str, list[tuple[int, ...]]]
+) -> tuple[list[tuple[str, int, int]], dict[tuple[str, int, int], Request]]:
+    """Names (answer key, sample, T) of the forced answers, and how each is drawn: ids[:T] and the cue's ids behind the prompt's."""
+    forcing, plan = arm.plan.forcing, arm.plan
+    assert forcing is not None
+    cue = _cue_ids(arm)
+    requests: dict[tuple[str, int, int], Request] = {}
+    for table in arm.pool.blocks(keys, plan.settings.max_tokens):
+        table = table.filter(pc.less(table["sample"], plan.samples))
+        for key, sample, which, t, ids in cuts(table, forcing.budgets):
+            prompt = (*prompts[key][which % len(prompts[key])], *ids.tolist(), *cue)
+            request = Request(key, prompt, sample, t, which, plan.variants[which].temperature, forcing.tokens)
+            requests[answer_key(key, ids), sample, t] = request
+    return list(requests), requests
+
+
+def write_view(arm: Arm, problems: pd.DataFrame, path: Path) -> None:
+    """Write one shard's chains, samples -1..K-1 of its problems, and their forced answers, as a parquet file, in bounded memory."""
+    plan = arm.plan
+    extension = plan.for_model(arm.tokenizer, arm.ends).extension
     temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(table.filter(wanted.to_numpy()), temporary, compression="zstd")
+    n_chains = 0
+    with pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+        for block in arm.pool.blocks(problems["problem_key"].tolist(), plan.settings.max_tokens, VIEW_PROBLEMS):
+            chains = block.filter(pc.less(block["sample"], plan.samples))
+            n_chains += chains.num_rows
+            rows = pa.concat_tables([chains, *_answers_of(arm, chains)])
+            verify_budgets(rows, plan, arm.ends, len(extension.ids) if extension else 0)
+            tables.validate(rows.select(list(tables.TABLES["samples"])).to_pandas(), "samples")
+            writer.write_table(rows)
+    if n_chains != len(problems) * (plan.samples + 1):
+        raise AssertionError(f"{path}: {n_chains} chains for {len(problems)} problems × {plan.samples + 1}")
     os.replace(temporary, path)
+
+
+def _answers_of(arm: Arm, chains: pa.Table) -> list[pa.Table]:
+    """The stored forced answers of some chains, under their problems' own keys."""
+    if arm.answers is None or arm.plan.forcing is None:
+        return []
+    of = {(answer_key(key, ids), sample, t): key for key, sample, _, t, ids in cuts(chains, arm.plan.forcing.budgets)}
+    stored = arm.answers.rows({name for name, _, _ in of}, 0)
+    names = list(zip(*(stored[c].to_pylist() for c in ("problem_key", "sample", "budget")), strict=True))
+    keep = [r for r, name in enumerate(names) if name in of]
+    if len(keep) != len(of):
+        raise AssertionError(f"{arm.answers.folder}: {len(keep)} forced answers stored, {len(of)} wanted")
+    stored = stored.take(keep)
+    return [stored.set_column(0, SCHEMA.field(0), pa.array([of[names[r]] for r in keep], pa.string()))]
 
 
 def shard_of(problems: pd.DataFrame, shard: int, size: int) -> pd.DataFrame:

@@ -74,10 +74,13 @@ TABLES: dict[str, dict[str, Column]] = {
     "samples": {
         "problem_key": Column("str", "", "hash of the rendered messages"),
         "sample": Column("int", "", "index of the chain; -1 is greedy", low=-1),
-        "prompt_tokens": _count("tokens", "length of the prompt"),
+        "budget": _count("tokens", "0 for a chain; T for an answer that was forced at T"),
+        "variant": _count("", "number of the prompt and temperature it was drawn with; 0 if all are alike"),
+        "prompt_tokens": _count("tokens", "length of the prompt; of a forced answer with the chain's first T tokens and the cue"),
         "n_tokens": _count("tokens", "tokens generated, the end-of-sequence token included"),
-        "finish_reason": Column("str", "", "eos or length"),
+        "finish_reason": Column("str", "", "eos, length, or engine_error where the model gave no finite logits"),
         "near_ties": _count("tokens", "draws within 1e-4 of a boundary"),
+        "inserted": _count("tokens", "tokens that budget forcing put in to make the chain go on"),
     },
     "grades": {
         "problem_id": Column("str", "", "id in the dataset"),
@@ -86,18 +89,23 @@ TABLES: dict[str, dict[str, Column]] = {
         "split": Column("str", "", "calibration or study"),
         "difficulty": _count("steps", "annotated calculation steps of the gold answer"),
         "sample": Column("int", "", "index of the chain; -1 is greedy", low=-1),
+        "variant": _count("", "number of the prompt and temperature it was drawn with; 0 if all are alike"),
         "T": _count("tokens", "budget the chain is cut at"),
         "answer": Column("str", "", "normalised answer; missing unless answered", nullable=True),
         "state": Column("str", "", "one of " + ", ".join(STATES)),
         "correct": Column("bool", "", "answered and equal to the gold answer"),
-        "finish_reason": Column("str", "", "eos or length, at this T"),
+        "finish_reason": Column("str", "", "eos, length or engine_error, at this T"),
         "n_tokens": _count("tokens", "tokens used at this T"),
+        "answer_tokens": _count("tokens", "cue and answer of a forced answer, as a live cache takes them; 0 if none was forced"),
+        "spent_tokens": _count(
+            "tokens", "tokens that drawing the forced answer put through the model: prompt, chain and cue once more, and the answer; else 0"
+        ),
         "prompt_tokens": _count("tokens", "length of the prompt"),
-        "mean_logprob": Column("float", "nats/token", "mean log-probability of the chosen tokens up to T"),
-        "mean_entropy": Column("float", "nats/token", "mean entropy of the distribution up to T"),
-        "self_certainty": Column("float", "nats/token", "mean KL divergence from uniform up to T"),
-        "lowest_window": Column("float", "nats/token", "lowest mean confidence over a sliding window of 16 tokens, up to T"),
-        "tail_confidence": Column("float", "nats/token", "mean confidence of the last 16 tokens, up to T"),
+        "mean_logprob": Column("float", "nats/token", "mean log-probability of the chosen tokens up to T; missing without tokens", True),
+        "mean_entropy": Column("float", "nats/token", "mean entropy of the distribution up to T; missing without tokens", True),
+        "self_certainty": Column("float", "nats/token", "mean KL divergence from uniform up to T; missing without tokens", True),
+        "lowest_window": Column("float", "nats/token", "lowest mean confidence over a sliding window of 16 tokens, up to T", True),
+        "tail_confidence": Column("float", "nats/token", "mean confidence of the last 16 tokens, up to T", True),
     },
     "configurations": _STUDY
     | _CELL_KEYS
@@ -127,7 +135,10 @@ TABLES: dict[str, dict[str, Column]] = {
         "n_failed": _count("chains", "timeout, invalid or engine error"),
         "accuracy_bound_low": _share("accuracy if every cell that meets a failed chain were wrong"),
         "accuracy_bound_high": _share("accuracy if every cell that meets a failed chain were right"),
-        "mean_tokens": Column("float", "tokens", "tokens generated per problem asked, all P·B chains", low=0),
+        "mean_tokens": Column("float", "tokens", "tokens generated per problem asked, all P·B chains, forced answers on a live cache", low=0),
+        "mean_spent_tokens": Column(
+            "float", "tokens", "the same as drawn here, where each forced answer puts prompt and chain through the model again", low=0
+        ),
         "estimand": Column("str", "", "what the interval is about"),
         "flags": Column(
             "str",
@@ -257,6 +268,37 @@ TABLES: dict[str, dict[str, Column]] = {
         "at_low": Column("float", "FLOP", "lower limit; if not_separable: where the larger model becomes affordable", nullable=True),
         "at_high": Column("float", "FLOP", "upper limit; if not_separable: from here on the larger model is ahead", nullable=True),
         "n_more": Column("float", "problems", "further problems that would settle the sign that is open", nullable=True),
+    },
+    "variance_ratio": _STUDY
+    | {
+        "arm_a": Column("str", "", "model@precision, the earlier one in the config"),
+        "arm_b": Column("str", "", "model@precision, of a model with the same tokenizer"),
+        "same_model": Column("bool", "", "both arms are the same model"),
+        "T": _count("tokens", "budget of one chain; P = B = 1"),
+        "n_problems": _count("problems", "study problems"),
+        "n_samples": _count("samples per problem", "K, greedy chains left out"),
+        "ratio": Column(
+            "float",
+            "",
+            "sampling variance of the difference of the arms' accuracies, over that of independent draws: below 1 the shared uniforms gain",
+            True,
+            0.0,
+            2.0,
+        ),
+        "low": Column("float", "", "lower limit of ratio", True, 0.0, 2.0),
+        "high": Column("float", "", "upper limit of ratio", True, 0.0, 2.0),
+        "correlation": Column("float", "", "of the arms' samples within problems; missing if an arm never varies", True, -1.0, 1.0),
+    }
+    | _ESTIMAND
+    | {
+        "flags": Column(
+            "str",
+            "",
+            "small_counts: fewer than 5 problems carry the uncertainty, Wilson interval on the effective n; no_overlap: no problem on "
+            "which both arms vary, so the ratio is 1 whatever they share; no_noise: neither arm varies, no ratio; "
+            "one_sample: K = 1, no ratio",
+            nullable=True,
+        ),
     },
 }
 

@@ -28,14 +28,18 @@ from tqdm import tqdm
 from flopstat import strategies
 from flopstat.cells import matrices
 from flopstat.costs import Flops
-from flopstat.engine import GREEDY, NEAR_TIE, Chain, FinishReason, Request, SamplingSettings, TransformersEngine
+from flopstat.engine import GREEDY, NEAR_TIE, Chain, FinishReason, Request, SamplingSettings
 from flopstat.errors import InputError
 from flopstat.estimators import NO_ANSWER, best_of_k, majority_at_all_k
+from flopstat.forcing import Plan
 from flopstat.grading import read_answer
-from flopstat.models import ModelCard, checkpoint, load, load_tokenizer, pick_device
+from flopstat.models import ModelCard, checkpoint, load_tokenizer, pick_device
 from flopstat.pool import Pool
+from flopstat.precisions import load
+from flopstat.problems import messages_of
 from flopstat.randomness import inverse_cdf, truncated_probabilities, uniforms
 from flopstat.sampling import eos_ids, pool_key, prompt_ids
+from flopstat.transformers_engine import TransformersEngine
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -139,7 +143,7 @@ def plain_chain(model: PreTrainedModel, prompt: Sequence[int], u: Floats | None,
             best = log_p.exp().topk(2).values[0]
             inputs, margin = logits.argmax(-1, keepdim=True), best[0] - best[1]
         else:
-            p = truncated_probabilities(logits, settings.temperature, settings.top_p, settings.top_k)
+            p = truncated_probabilities(logits, settings.temperature, settings.top_p, settings.top_k, settings.min_p)
             drawn, margin = inverse_cdf(p, torch.tensor([u[t]], dtype=torch.float64, device=device))
             inputs = drawn.unsqueeze(-1)
         token = int(inputs)
@@ -181,7 +185,7 @@ class IdCounts:
 
 
 def compare_ids(
-    model: PreTrainedModel, requests: Sequence[Request], settings: SamplingSettings, eos: Sequence[int], batch_rows: int
+    model: PreTrainedModel, requests: Sequence[Request], settings: SamplingSettings, eos: Sequence[int], batch_rows: int | None
 ) -> IdCounts:
     """Draw the same chains by the engine in batches and by the plain loop, and count where the ids agree."""
     engine = TransformersEngine(model, settings, eos, batch_rows)
@@ -201,13 +205,15 @@ def compare_ids(
     return IdCounts(len(requests), equal, near_tie, len(requests) - equal - near_tie)
 
 
-def check_ids(problems: pd.DataFrame, card: ModelCard, precision: str, settings: SamplingSettings, batch_rows: int) -> list[dict[str, Any]]:
+def check_ids(
+    problems: pd.DataFrame, card: ModelCard, precision: str, settings: SamplingSettings, batch_rows: int | None
+) -> list[dict[str, Any]]:
     """`compare_ids` with the pool's keys on the CPU, in float32 and float64, greedy and sampled chains apart.
 
     bitsandbytes' layers have no float64.
     """
     tokenizer = load_tokenizer(card)
-    prompts = {p: prompt_ids(tokenizer, m) for p, m in zip(problems["problem_key"], problems["messages"], strict=True)}
+    prompts = {p: prompt_ids(tokenizer, messages_of(m)[0]) for p, m in zip(problems["problem_key"], problems["messages"], strict=True)}
     model = load(card, precision, "float32", "cpu")
     eos = eos_ids(tokenizer, model.generation_config)
     rows: list[dict[str, Any]] = []
@@ -232,25 +238,25 @@ def ids_agree(rows: Iterable[dict[str, Any]]) -> bool:
 
 
 def draw_arm(
-    cells: Sequence[Cell], problems: pd.DataFrame, card: ModelCard, precision: str, sampling: dict[str, Any], seed: int, store: Path
+    cells: Sequence[Cell], problems: pd.DataFrame, card: ModelCard, precision: str, sampling: dict[str, Any], plan: Plan, store: Path
 ) -> Floats:
     """Generate the cells of one arm on all problems, one chain at a time; returns their outcomes (1 is correct), (problems, cells).
 
     Chains go to a pool of their own whose key names the plain recipe, under their stream's name. A restarted run draws what is missing.
     """
-    settings = SamplingSettings(seed + SEED_OFFSET, sampling["temperature"], sampling["top_p"], sampling["top_k"], max(c.t for c in cells))
-    pool = Pool(store, pool_key(card, precision, settings, sampling["compute_dtype"]) | {"engine": RECIPE})
+    settings = replace(plan.settings, seed=plan.settings.seed + SEED_OFFSET)
+    pool = Pool(store, pool_key(card, precision, replace(plan, settings=settings), sampling["compute_dtype"], RECIPE))
     keys = problems["problem_key"].tolist()
-    with pool.lock():
-        pool.sweep()
+    with pool.writing() as writer:
         todo: list[tuple[Cell, str, int]] = []
         for cell in cells:
             problem_of = {cell.stream(key): key for key in keys}
-            todo += [(cell, problem_of[stream], i) for stream, i in pool.missing(list(problem_of), range(cell.p * cell.b), cell.t)]
+            wanted = [(stream, i, 0) for stream in problem_of for i in range(cell.p * cell.b)]
+            todo += [(cell, problem_of[stream], i) for stream, i, _ in pool.missing(wanted, cell.t)]
         if todo:
             with tqdm(total=len(todo), unit="chain", desc=f"one by one, {card.name}@{precision}", disable=None) as bar:
                 for chain_block in _blocks(todo, problems, card, precision, sampling, settings):
-                    pool.append(chain_block)
+                    writer.append(chain_block)
                     bar.update(len(chain_block))
         return np.column_stack([_outcomes(cell, pool, problems, card, settings.seed) for cell in cells])
 
@@ -271,7 +277,7 @@ def _blocks(
     for start in range(0, len(todo), BLOCK):
         block: list[Chain] = []
         for cell, key, sample in todo[start : start + BLOCK]:
-            stream, prompt = cell.stream(key), prompt_ids(tokenizer, messages[key])
+            stream, prompt = cell.stream(key), prompt_ids(tokenizer, messages_of(messages[key])[0])
             u = uniforms(settings.seed, stream, sample, cell.t)
             plain = plain_chain(model, prompt, u, replace(settings, max_tokens=cell.t), eos)
             none = np.full(len(plain.ids), np.nan, dtype=np.float32)
@@ -422,19 +428,21 @@ def validate_study(
     gold = dict(zip(chosen["problem_id"], chosen["gold"], strict=True))
     accuracy = per_problem.set_index(["arm", "T", "P", "B", "strategy", "problem_id"])["accuracy"]
     value = np.array([[accuracy[c.arm, c.t, c.p, c.b, c.strategy, p] for c in cells] for p in chosen["problem_id"]])
-    settings = SamplingSettings(seed, sampling["temperature"], sampling["top_p"], sampling["top_k"], max(config["budgets"]["T"]))
+    plan = Plan.of(sampling, config["budgets"], seed)
+    if plan.forcing or plan.extend or len(plan.variants) > 1:
+        raise InputError("validation.csv: the plain loop knows budgets that cut and samples that are drawn alike, no forcing and no variants")
     ids: list[dict[str, Any]] = []
     left_out: list[Floats] = []
     outcomes: list[Floats] = []
     for arm in arms:
         card, precision = cards[arm.split("@")[0]], arm.split("@")[1]
-        ids += check_ids(chosen, card, precision, settings, sampling["batch_rows"])
+        ids += check_ids(chosen, card, precision, plan.settings, sampling["batch_rows"])
         own = [cell for cell in cells if cell.arm == arm]
         graded = grades[arm][grades[arm]["split"] == "study"]
         for t in dict.fromkeys(cell.t for cell in own):
             pool = matrices(graded[graded["T"] == t], gold, Flops.of(card)).pool
             left_out.append(left_out_values(pool, [cell for cell in own if cell.t == t]))
-        outcomes.append(draw_arm(own, chosen, card, precision, sampling, seed, store))
+        outcomes.append(draw_arm(own, chosen, card, precision, sampling, plan, store))
     result = compare(value, np.concatenate(left_out, axis=2), np.concatenate(outcomes, axis=1), config["statistics"]["confidence"])
     return _table(config["study"], cells, cards, len(chosen), result), ids
 

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import torch
 
-from flopstat.engine import SAMPLER_VERSION, Request, SamplingSettings, TransformersEngine
-from flopstat.models import describe, load, load_tokenizer
+from flopstat.engine import SAMPLER_VERSION, Request, SamplingSettings
+from flopstat.models import describe, load_tokenizer
+from flopstat.precisions import load
 from flopstat.sampling import library_versions, prompt_ids
+from flopstat.transformers_engine import TransformersEngine
 
 PATH = Path(__file__).with_name("ids.json")
 QUESTIONS = (
@@ -29,7 +31,7 @@ def draw(name: str) -> list[dict]:
     """Chains of one setting, problem by problem."""
     card = describe({"name": "ladder-160k", "source": "ladder"}, Path(tempfile.gettempdir()))
     tokenizer = load_tokenizer(card)
-    prompts = [prompt_ids(tokenizer, json.dumps([{"role": "user", "content": q}])) for q in QUESTIONS]
+    prompts = [prompt_ids(tokenizer, [{"role": "user", "content": q}]) for q in QUESTIONS]
     torch.set_num_threads(1)
     engine = TransformersEngine(load(card, "fp32", "float64", "cpu"), SETTINGS[name], [tokenizer.eos_token_id], 8)
     chains = engine.draw([Request(f"golden-{q}", p, i) for q, p in enumerate(prompts) for i in SAMPLES])

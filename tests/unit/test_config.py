@@ -6,7 +6,7 @@ import sys
 import pytest
 import yaml
 
-from flopstat import cli, config, models
+from flopstat import cli, config, precisions
 from flopstat.errors import InputError
 
 ROOT = config.ROOT
@@ -28,7 +28,7 @@ SMALL = {
 @pytest.mark.parametrize("files", SHIPPED, ids=lambda files: "+".join(f.stem for f in files))
 def test_shipped_config_resolves(files):
     resolved = config.load(*files)
-    models.check_names(resolved)
+    precisions.check_models(resolved)
     named = [part["study"] for part in (yaml.safe_load(f.read_text(encoding="utf-8")) for f in files) if "study" in part]
     assert resolved["study"] == named[-1]
     assert len(set(config.arms(resolved))) == sum(len(m["precisions"]) for m in resolved["models"])

@@ -1,22 +1,31 @@
-"""The engine: chains do not depend on batch or order, and are what a plain loop without cache gives."""
+"""The engine: chains do not depend on batch, company, order or memory, and are what a plain loop without cache gives."""
 
+import copy
 import importlib.util
 import json
+import subprocess
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import transformers
+from transformers import AutoModelForCausalLM
 
-from flopstat.engine import GREEDY, SAMPLER_VERSION, Request, SamplingSettings, TransformersEngine
+from flopstat import transformers_engine
+from flopstat.engine import GREEDY, SAMPLER_VERSION, Extension, Request, SamplingSettings
+from flopstat.errors import InputError
 from flopstat.randomness import uniforms
+from flopstat.transformers_engine import TransformersEngine
 
 ENDS = (1, 20, 21, 22)  # several, so that random models end chains at all lengths
 PROMPTS = [tuple(np.random.default_rng(i).integers(2, 68, size=n).tolist()) for i, n in enumerate((3, 11, 7, 11, 1))]
 REQUESTS = [Request(f"p{i}", prompt, sample) for i, prompt in enumerate(PROMPTS) for sample in (GREEDY, 0, 1, 2, 3, 9)]
 
 
-def settings(max_tokens=14, temperature=0.8, top_p=0.95, top_k=30):
-    return SamplingSettings(11, temperature, top_p, top_k, max_tokens)
+def settings(max_tokens=14, temperature=0.8, top_p=0.95, top_k=30, min_p=0.002, extension=None):
+    return SamplingSettings(11, temperature, top_p, top_k, max_tokens, min_p, extension)
 
 
 def draw(model, requests=REQUESTS, rows=64, ends=ENDS, **kwargs):
@@ -42,9 +51,9 @@ def naive(model, request, s, ends):
         log_p = z - z.max() - np.log(np.exp(z - z.max()).sum())
         q = np.exp(z / s.temperature - (z / s.temperature).max())
         q /= q.sum()
-        order = np.argsort(-q, kind="stable")
+        order = np.argsort(-q, kind="stable")[: s.top_k or len(q)]
         before = np.cumsum(q[order]) - q[order]
-        keep = order[(before < s.top_p) & (np.arange(len(q)) < (s.top_k or len(q)))]
+        keep = order[(before < s.top_p * q[order].sum()) & (q[order] >= s.min_p * q.max())]
         p = np.zeros_like(q)
         p[keep] = q[keep]
         drawn = int(np.searchsorted(np.cumsum(p), u[t] * p.sum(), side="right"))
@@ -104,6 +113,193 @@ def test_an_end_at_the_last_allowed_token_counts_as_an_end(random_model, chains)
     request = next(r for r in REQUESTS if (r.problem_key, r.sample) == key)
     again = draw(random_model, [request], max_tokens=len(chain.ids))[key]
     assert (again.finish_reason, again.ids.tolist()) == ("eos", chain.ids.tolist())
+
+
+@pytest.mark.parametrize("rows", [2, 6])
+def test_logits_after_joins_and_leaves_equal_a_lone_run(random_model, rows):
+    """In float32, where a row's neighbours change: every draw's logits within 1e-4 of those of the same chain alone."""
+
+    class Traced(TransformersEngine):
+        def _choose(self, which, logits):
+            for r, row in zip(which, logits, strict=True):
+                request = self._batch.requests[r]
+                seen[request.problem_key, request.sample, int(self._batch.length[r])] = row.clone()
+            return super()._choose(which, logits)
+
+    model = copy.deepcopy(random_model).float()
+    runs = []
+    for size, requests in ((rows, [REQUESTS]), (1, [[r] for r in REQUESTS])):
+        seen = {}
+        for some in requests:
+            for _ in Traced(model, settings(), ENDS, size).draw(some):
+                pass
+        runs.append(seen)
+    assert runs[0].keys() == runs[1].keys()
+    assert len(runs[0]) > 150
+    assert max(float((runs[0][k] - runs[1][k]).abs().max()) for k in runs[0]) < 1e-4
+
+
+ARCHITECTURES = {
+    "Llama": {},
+    "Mistral": {"sliding_window": 6},
+    "Qwen2": {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 1},
+    "Qwen3": {"head_dim": 8},
+    "Gemma2": {"sliding_window": 6, "head_dim": 8},
+    "Cohere2": {"sliding_window": 6},
+}
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_other_architectures_equal_a_plain_loop(saved_model, kind):
+    """Grouped queries, sliding windows in all or in some layers, soft-capped attention: slots and masks hold for all of them."""
+    model = AutoModelForCausalLM.from_pretrained(saved_model(kind, **ARCHITECTURES[kind]), dtype=torch.float64).eval()
+    for parameter in model.parameters():
+        parameter.data *= 8 if parameter.ndim == 2 else 1
+    got = draw(model, rows=5)
+    for request in REQUESTS:
+        assert got[request.problem_key, request.sample].ids.tolist() == naive(model, request, settings(), ENDS)[0]
+
+
+def test_layers_that_are_no_attention_are_refused():
+    config = transformers.MambaConfig(vocab_size=69, hidden_size=16, num_hidden_layers=1, state_size=4)
+    with pytest.raises(InputError, match="mamba: layers of type .* are not supported"):
+        TransformersEngine(transformers.MambaForCausalLM(config), settings(), ENDS, 4)
+
+
+def test_each_prompt_is_prefilled_once_and_rows_are_kept_busy(random_model):
+    engine = TransformersEngine(random_model, settings(), ENDS, 4)
+    batches = list(engine.draw(REQUESTS))
+    assert engine.account.prompt_tokens == sum(map(len, PROMPTS))  # 30 chains of 5 prompts, entering 4 rows one after the other
+    assert sum(map(len, batches)) == len(REQUESTS)
+    assert len(batches) > 10  # chains come as they finish
+    assert list(engine.draw([])) == []
+
+
+def test_free_memory_sets_the_batch(random_model, monkeypatch):
+    engine = TransformersEngine(random_model, settings(), ENDS, None)
+    assert engine._capacity(30) == transformers_engine.MOST_ROWS
+    per_row = 2 * 2 * 2 * 8 * 8 * 30 + 16 * 69  # keys and values: 2 layers, 2 heads of 8, float64, 30 tokens; and the logits
+    monkeypatch.setattr(transformers_engine, "free_bytes", lambda device: 10 * per_row / transformers_engine.MEMORY_SHARE)
+    assert engine._capacity(30) == 10
+    monkeypatch.setattr(transformers_engine, "free_bytes", lambda device: 0)
+    assert engine._capacity(30) == 1
+    assert {k: c.ids.tolist() for k, c in draw(random_model, REQUESTS[:7], rows=None).items()} == {
+        k: c.ids.tolist() for k, c in draw(random_model, REQUESTS[:7]).items()
+    }
+
+
+OUT_OF_MEMORY = """
+import resource, sys
+import psutil, torch
+from transformers import AutoModelForCausalLM
+from flopstat.engine import Request, SamplingSettings
+from flopstat.transformers_engine import TransformersEngine
+torch.set_num_threads(1)
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float64)
+requests = [Request(f"p{p}", (5, 6 + p), i) for p in range(3) for i in range(20)]
+def draw(rows):
+    engine = TransformersEngine(model, SamplingSettings(1, 1.0, 1.0, 0, 100), [99], rows)
+    return {(c.problem_key, c.sample): c.ids.tolist() for chains in engine.draw(requests) for c in chains}, engine.account
+few, _ = draw(20)
+size = psutil.Process().memory_info().vms + int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_AS, (size, size))
+many, account = draw(60)
+print(account.halvings, account.lost_tokens, few == many, account.chains)
+requests = [Request("long", (5, 6) * 5000, 0)]
+size = psutil.Process().memory_info().vms + (20 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (size, size))
+try:
+    draw(1)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_memory_that_runs_out_halves_the_batch_and_loses_no_row(saved_model):
+    """For real, in a process of its own whose address space is limited: 60 rows of keys and values do not fit."""
+    folder = saved_model(hidden_size=512, num_attention_heads=4, num_key_value_heads=4, intermediate_size=64)
+    # 60 rows × 2 layers × 2 × 512 × 8 bytes × 102 tokens = 100 MB
+    out = subprocess.run(
+        [sys.executable, "-c", OUT_OF_MEMORY, str(folder), str(40 << 20)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert out.returncode == 0, out.stderr[-2000:]
+    halvings, lost, same, chains = out.stdout.splitlines()[0].split()
+    assert int(halvings) >= 1
+    assert int(lost) > 0
+    assert (same, chains) == ("True", "60")
+    print(out.stdout)
+
+
+def test_logits_that_are_not_finite_fail_one_chain_only(saved_model):
+    """A broken embedding: the chain that draws this token fails at the next step, its neighbours go on."""
+    model = AutoModelForCausalLM.from_pretrained(saved_model(tie_word_embeddings=False), dtype=torch.float64).eval()
+    good = draw(model, rows=7, max_tokens=40)
+    token = max(range(69), key=lambda t: sum(t in c.ids[:-1] for c in good.values()) if t not in ENDS else -1)
+    model.model.embed_tokens.weight.data[token] = float("nan")
+    requests = [r for r in REQUESTS if token not in r.prompt_ids]
+    broken = draw(model, requests, rows=7, max_tokens=40)
+    failed = {k for k, c in broken.items() if c.finish_reason == "engine_error"}
+    assert failed == {k for k, c in good.items() if k in broken and token in c.ids[:-1]}
+    assert 0 < len(failed) < len(broken)
+    for key, chain in broken.items():
+        ids = good[key].ids.tolist()
+        assert chain.ids.tolist() == (ids[: ids.index(token) + 1] if key in failed else ids)
+
+
+def test_a_prompt_that_breaks_the_model_gives_a_chain_without_tokens(saved_model):
+    model = AutoModelForCausalLM.from_pretrained(saved_model(tie_word_embeddings=False), dtype=torch.float64).eval()
+    model.model.embed_tokens.weight.data[7] = float("nan")
+    chain = draw(model, [Request("bad", (3, 7, 4), 0)])["bad", 0]
+    assert (chain.finish_reason, len(chain.ids), len(chain.confidence)) == ("engine_error", 0, 0)
+
+
+def test_an_empty_prompt_is_refused(random_model):
+    with pytest.raises(InputError, match="problem nothing: its prompt has no tokens"):
+        list(TransformersEngine(random_model, settings(), ENDS, 4).draw([Request("nothing", (), 0)]))
+
+
+def test_rows_have_temperatures_and_limits_of_their_own(random_model, chains):
+    requests = [replace(r, temperature=[0.8, 3.0][i % 2], max_tokens=[14, 4][i % 3 == 0]) for i, r in enumerate(REQUESTS)]
+    mixed = draw(random_model, requests, rows=6)
+    hot = draw(random_model, temperature=3.0)
+    for request in requests:
+        key = request.problem_key, request.sample
+        expected = (chains if request.temperature == 0.8 else hot)[key].ids[: request.max_tokens]
+        assert mixed[key].ids.tolist() == expected.tolist()
+
+
+def test_a_forced_answer_has_a_stream_of_its_own(random_model):
+    request = next(r for r in REQUESTS if r.sample == 0)
+    both = [replace(request, budget=b) for b in (0, 16, 32)]
+    ids = [tuple(c.ids) for batch in TransformersEngine(random_model, settings(), ENDS, 8).draw(both) for c in batch]
+    assert len(set(ids)) == 3
+
+
+@pytest.mark.parametrize("rows", [1, 5, 64])
+def test_an_extension_replaces_ends_that_come_too_early(random_model, rows):
+    extension = Extension(ids=(60, 61, 62), times=2, minimum=9)
+    plain = draw(random_model, max_tokens=30)
+    extended = draw(random_model, rows=rows, max_tokens=30, extension=extension)
+    grown = 0
+    for key, chain in extended.items():
+        ids, before = chain.ids.tolist(), plain[key].ids.tolist()
+        ends = before[-1] in ENDS
+        if not ends or len(before) > extension.minimum:
+            assert ids == before
+            assert chain.inserted == 0
+            continue
+        grown += 1
+        assert ids[: len(before) - 1] == before[:-1]
+        assert ids[len(before) - 1 : len(before) + 2] == [60, 61, 62]
+        assert chain.inserted in (3, 6)
+        if chain.finish_reason == "eos" and len(ids) <= extension.minimum:
+            assert chain.inserted == 6
+        prompt = next(r.prompt_ids for r in REQUESTS if (r.problem_key, r.sample) == key)
+        with torch.no_grad():
+            log_p = torch.log_softmax(random_model(torch.tensor([[*prompt, *ids]])).logits[0], -1)
+        exact = log_p[range(len(prompt) - 1, len(prompt) + len(ids) - 1), ids]
+        np.testing.assert_allclose(chain.logprob, exact.numpy(), atol=1e-4)  # of inserted tokens too
+    assert grown > 5
 
 
 def test_golden_ids_of_the_shipped_model(root):

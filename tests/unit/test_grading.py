@@ -100,9 +100,12 @@ def graded(root, chain):
     names = (
         "problem_key",
         "sample",
+        "budget",
+        "variant",
         "prompt_tokens",
         "finish_reason",
         "near_ties",
+        "inserted",
         "ids",
         "logprob",
         "entropy",

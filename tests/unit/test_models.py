@@ -1,15 +1,15 @@
-"""Models: cards from files alone, refusals, precisions."""
+"""Models: cards from files alone, refusals, what says that weights changed, which devices are there."""
 
 import json
+import os
+import pickle
 import shutil
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from flopstat import models
+from flopstat import models, precisions
 from flopstat.errors import InputError
 
 LADDER = ("ladder-30k", "ladder-160k")
@@ -18,7 +18,7 @@ LADDER = ("ladder-30k", "ladder-160k")
 @pytest.mark.parametrize("name", LADDER)
 def test_card_of_a_shipped_model_agrees_with_torch(shipped, name):
     card = shipped(name)
-    model = models.load(card, "fp32", "float32", "cpu")
+    model = precisions.load(card, "fp32", "float32", "cpu")
     assert card.n_params == sum(p.numel() for p in model.parameters())
     assert card.n_params_non_embedding == card.n_params - model.model.embed_tokens.weight.numel()
     assert (card.n_layers, card.hidden_size, card.vocab_size) == (len(model.model.layers), model.config.hidden_size, 69)
@@ -85,57 +85,71 @@ def test_file_that_is_no_safetensors_is_an_input_error(folder, content):
         describe(folder)
 
 
-@given(st.integers(0, 10**6), st.integers(2, 8), st.integers(1, 200))
-def test_round_to_nearest(seed, bits, columns):
-    weight = torch.randn((3, columns), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    weight[1] = 0
-    out = models.round_to_nearest(weight, bits)
-    top = 2 ** (bits - 1) - 1
-    for start in range(0, columns, 64):
-        part, rounded = weight[:, start : start + 64], out[:, start : start + 64]
-        scale = part.abs().amax(dim=1, keepdim=True) / top
-        assert ((part - rounded).abs() <= scale / 2 * (1 + 1e-9)).all()
-        levels = rounded / scale.clamp(min=1e-30)
-        assert (levels - levels.round()).abs().max() < 1e-6
-        assert levels.abs().max() <= top + 1e-6
-    assert (out[1] == 0).all()
-    torch.testing.assert_close(models.round_to_nearest(out, bits), out, rtol=1e-12, atol=0)  # idempotent
-    torch.testing.assert_close(models.round_to_nearest(-weight, bits), -out, rtol=0, atol=0)
+def test_pickle_beside_the_weights_is_never_run(folder, tmp_path):
+    """A pickle can run any code when it is read; whatever its name, nobody reads it."""
+    marker = tmp_path / "it_ran"
+
+    class Malicious:
+        def __reduce__(self):
+            return os.system, (f"touch {marker}",)
+
+    before = describe(folder)
+    for name in ("pytorch_model.bin", "model.pt", "tokenizer.pkl", "training_args.bin", "optimizer.pth"):
+        (folder / name).write_bytes(pickle.dumps(Malicious()))
+    (folder / "modeling_qwen2.py").write_text(f"import os; os.system('touch {marker}')", encoding="utf-8")
+    card = describe(folder)
+    assert card == before
+    precisions.load(card, "fp32", "float32", "cpu")
+    models.load_tokenizer(card)
+    assert not marker.exists()
+    pickle.loads((folder / "model.pt").read_bytes())
+    assert marker.exists()  # it would have
 
 
-@pytest.mark.parametrize(
-    ("precision", "low", "high"),
-    [("fp32", 32, 32), ("bf16", 16, 16), ("int8", 8, 12), ("nf4", 4, 8), ("rtn8", 8, 10), ("rtn4", 4, 6), ("rtn3", 3, 5)],
-)
-def test_effective_bits_and_how_far_a_precision_moves_the_weights(shipped, precision, low, high):
-    """Embeddings and scales are counted, so a small model lies above the nominal bits; coarser grids move more."""
-    card = shipped("ladder-160k")
-    model = models.load(card, precision, "float32", "cpu")
-    bits = models.effective_bits(model, card, precision)
-    assert low <= bits <= high
-    if precision not in ("fp32", "bf16"):
-        assert bits > low
-    with torch.no_grad():
-        logits = model(torch.tensor([[2, 40, 30, 6, 3]])).logits[0, -1]
-        exact = models.load(card, "fp32", "float32", "cpu")(torch.tensor([[2, 40, 30, 6, 3]])).logits[0, -1]
-    error = float((logits - exact).norm() / exact.norm())
-    assert error == 0 if precision == "fp32" else 1e-4 < error < 0.9  # three bits nearly destroy this model
+def test_weights_that_changed_since_they_were_described_are_refused(folder):
+    card, weights = describe(folder), folder / "model.safetensors"
+    models.verify_weights(card)
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(InputError, match=rf"^{folder}: the weights of m changed since it was described; run again$"):
+        models.verify_weights(card)
+    weights.unlink()
+    with pytest.raises(InputError, match="changed since it was described"):
+        models.verify_weights(card)
 
 
-def test_effective_bits_of_rtn_by_hand(shipped):
-    card = shipped("ladder-160k")
-    model = models.load(card, "rtn3", "float32", "cpu")
-    linear = [m.weight for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and n != "lm_head"]
-    rounded = sum(w.numel() for w in linear)
-    scales = sum(w.shape[0] * -(-w.shape[1] // 64) for w in linear)
-    assert models.effective_bits(model, card, "rtn3") == pytest.approx(
-        (3 * rounded + 16 * scales + 16 * (card.n_params - rounded)) / card.n_params
-    )
+def test_stored_identity_sees_weights_of_the_same_size(folder):
+    entry = {"name": "m", "source": "local", "path": str(folder)}
+    weights = folder / "model.safetensors"
+    before, stat = models.stored_identity(entry), weights.stat()
+    weights.write_bytes(weights.read_bytes())
+    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert models.stored_identity(entry) != before
+    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert models.stored_identity(entry) == before
 
 
-def test_nf4_is_refused_where_it_does_not_fit(shipped):
-    with pytest.raises(
-        InputError, match=r"ladder-30k: nf4 needs matrices with a multiple of 64 inputs, found \[32, 96\]; use int8 or rtn4"
-    ):
-        models.load(shipped("ladder-30k"), "nf4", "float32", "cpu")
-    models.check_precision(shipped("ladder-160k"), "nf4")
+def test_devices_without_torch(monkeypatch, tmp_path):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    (tmp_path / "nvidia-smi").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert models.device_present("cuda")
+    assert models.likely_device("auto") == "cuda"
+    for hidden in ("", "-1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert not models.device_present("cuda")
+    for system, machine, there in (("darwin", "arm64", True), ("darwin", "x86_64", False), ("linux", "aarch64", False)):
+        monkeypatch.setattr(models.sys, "platform", system)
+        monkeypatch.setattr(models.platform, "machine", lambda machine=machine: machine)
+        assert models.device_present("mps") is there
+        assert models.likely_device("auto") == ("mps" if there else "cpu")
+    assert models.device_present("cpu")
+    assert models.device_present("auto")
+    assert models.likely_device("cuda") == "cuda"  # taken at its word
+
+
+def test_device_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match=r"^sampling\.device cuda: not available on this machine; set it to auto or cpu$"):
+        models.pick_device("cuda")

@@ -71,22 +71,22 @@ def test_study_does_not_depend_on_the_number_of_calibration_problems(tmp_path, s
     dataset = _local(tmp_path / "p.jsonl") if source == "local" else {"source": "ladder", "max_steps": 6, "distractors": 0}
     chosen = {}
     for n in (0, 10, 40):
-        table = select_problems(dataset | {"n_study": 20, "n_calibration": n}, PROMPT, 7).problems
+        table = select_problems(dataset | {"n_study": 20, "n_calibration": n}, [PROMPT], 7).problems
         assert (table["split"] == "calibration").sum() == n
         assert not table["question"].duplicated().any()
         chosen[n] = table.loc[table["split"] == "study", "problem_key"].tolist()
     assert chosen[0] == chosen[10] == chosen[40]
-    other = select_problems(dataset | {"n_study": 20, "n_calibration": 0}, PROMPT, 8).problems
+    other = select_problems(dataset | {"n_study": 20, "n_calibration": 0}, [PROMPT], 8).problems
     assert set(other["problem_key"]) != set(chosen[0])
 
 
 def test_account_balances_and_too_many_are_refused(tmp_path):
     dataset = _local(tmp_path / "p.jsonl")
-    account = select_problems(dataset | {"n_study": 20, "n_calibration": 30}, PROMPT, 7).refusals.set_index("reason")["n_problems"]
+    account = select_problems(dataset | {"n_study": 20, "n_calibration": 30}, [PROMPT], 7).refusals.set_index("reason")["n_problems"]
     assert account["asked"] == 120 == account.drop("asked").sum()
     assert account["selected"] == 50
     with pytest.raises(InputError, match=r"120 of 120 .* 121 are asked for"):
-        select_problems(dataset | {"n_study": 120, "n_calibration": 1}, PROMPT, 7)
+        select_problems(dataset | {"n_study": 120, "n_calibration": 1}, [PROMPT], 7)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from flopstat.randomness import inverse_cdf, truncated_probabilities, uniforms
+from flopstat.randomness import inverse_cdf, truncated_probabilities, uniforms, variant
 
 GOLDEN = {
     "0": [0.6984517146643918, 0.8519924553741076, 0.9064878858977752],
@@ -60,26 +60,30 @@ def test_zero_probability_is_never_drawn(u):
         assert ids.tolist() == [3, 2, 0, 4, 3, 2]
 
 
-def reference(logits, temperature, top_p, top_k):
+def reference(logits, temperature, top_p, top_k, min_p=0.0):
     """The truncated distribution, one token at a time."""
     z = np.exp((logits - logits.max()) / temperature)
     p = z / z.sum()
-    kept, mass = np.zeros_like(p), 0.0
-    for rank, i in enumerate(sorted(range(len(p)), key=lambda i: (-p[i], i))):
-        if mass >= top_p or (top_k and rank >= top_k):
+    ranked = sorted(range(len(p)), key=lambda i: (-p[i], i))[: top_k or len(p)]
+    total, kept, mass = p[ranked].sum(), np.zeros_like(p), 0.0
+    for i in ranked:
+        if mass >= top_p * total:
             break
-        kept[i] = p[i]
+        kept[i] = p[i] if p[i] >= min_p * p.max() else 0.0
         mass += p[i]
     return kept
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
-@pytest.mark.parametrize(("top_p", "top_k"), [(1.0, 0), (0.8, 0), (1.0, 3), (0.9, 4), (1e-9, 0), (1.0, 1), (0.5, 500)])
-def test_truncation_equals_the_definition(temperature, top_p, top_k):
+@pytest.mark.parametrize(
+    ("top_p", "top_k", "min_p"),
+    [(1.0, 0, 0), (0.8, 0, 0), (1.0, 3, 0), (0.9, 4, 0), (1e-9, 0, 0), (1.0, 1, 0), (0.5, 500, 0), (1.0, 0, 0.1), (0.9, 6, 0.3), (1.0, 0, 1.0)],
+)
+def test_truncation_equals_the_definition(temperature, top_p, top_k, min_p):
     logits = np.random.default_rng(1).normal(size=(20, 30)) * 2
-    got = truncated_probabilities(torch.from_numpy(logits), temperature, top_p, top_k).numpy()
+    got = truncated_probabilities(torch.from_numpy(logits), temperature, top_p, top_k, min_p).numpy()
     for row in range(20):
-        np.testing.assert_allclose(got[row], reference(logits[row], temperature, top_p, top_k), atol=1e-12)
+        np.testing.assert_allclose(got[row], reference(logits[row], temperature, top_p, top_k, min_p), atol=1e-12)
         assert (got[row] > 0).any()
 
 
@@ -102,3 +106,13 @@ def test_hundred_thousand_draws_follow_the_distribution(top_p, top_k):
     assert (counts[exact == 0] == 0).all()
     there = exact > 0
     assert chisquare(counts[there], n * exact[there] / exact.sum()).pvalue > 1e-3
+
+
+def test_forced_answers_and_variants_have_streams_of_their_own():
+    chain = uniforms(3, "p", 0, 8)
+    assert not np.isin(uniforms(3, "p", 0, 8, budget=16), chain).any()
+    assert not np.isin(uniforms(3, "p", 0, 8, budget=32), uniforms(3, "p", 0, 8, budget=16)).any()
+    picked = np.array([[variant(5, f"p{p}", i, [1, 3]) for i in range(50)] for p in range(80)])
+    assert chisquare(np.bincount(picked.ravel()), 4000 * np.array([0.25, 0.75])).pvalue > 1e-3
+    assert (np.corrcoef(picked[:, :4].T)[np.triu_indices(4, 1)] < 0.4).all()  # independent from sample to sample
+    assert {variant(5, "p", i, [2.0]) for i in range(20)} == {0}

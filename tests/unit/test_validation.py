@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from flopstat import models, problems, strategies, tables, validation
+from flopstat import models, precisions, problems, strategies, tables, validation
 from flopstat.engine import GREEDY, Request, SamplingSettings
 from flopstat.errors import InputError
 from flopstat.estimators import NO_ANSWER
@@ -98,7 +98,7 @@ def test_cells_are_chosen_from_what_the_study_has():
 @pytest.fixture(scope="module")
 def chosen(study_config):
     dataset = study_config["dataset"] | {"n_study": 6, "n_calibration": 6}
-    table = problems.select_problems(dataset, study_config["prompt"], 3).problems
+    table = problems.select_problems(dataset, [study_config["prompt"]], 3).problems
     return table[table["split"] == "study"]
 
 
@@ -117,7 +117,7 @@ def test_the_plain_loop_draws_the_pool_s_ids(shipped, chosen, name):
 
 def test_other_ids_are_counted(shipped, chosen, monkeypatch):
     card = shipped("ladder-160k")
-    tokenizer, model = models.load_tokenizer(card), models.load(card, "fp32", "float32", "cpu")
+    tokenizer, model = models.load_tokenizer(card), precisions.load(card, "fp32", "float32", "cpu")
     eos = eos_ids(tokenizer, model.generation_config)
     messages = zip(chosen["problem_key"], chosen["messages"], strict=True)
     requests = [Request(key, prompt_ids(tokenizer, m), i) for key, m in messages for i in (GREEDY, 0)]

@@ -136,6 +136,7 @@ def test_dry_run_needs_neither_network_nor_torch(copy, poison, study):
         "estimate_cells",
         "fit_laws",
         "find_frontier",
+        "measure_variance_ratio",
         "plot_accuracy",
         "record_run",
     } <= found.keys()
@@ -204,7 +205,8 @@ def test_small_study_from_nothing_to_the_pdf_and_its_reruns(copy):
 def check_results(results: Path) -> None:
     """Every table is valid and balanced, every figure and the paper are there."""
     loaded = {name: tables.read(name, results / f"{name}.csv") for name in tables.TABLES if (results / f"{name}.csv").is_file()}
-    assert {"refusals", "configurations", "configurations_skipped", "calibration", "laws", "frontier", "crossovers"} <= loaded.keys()
+    wanted = {"refusals", "configurations", "configurations_skipped", "calibration", "laws", "frontier", "crossovers", "variance_ratio"}
+    assert wanted <= loaded.keys()
     cells = loaded["configurations"]
     # per arm, split and T: single and greedy, majority of 2 and 4, best of 2, and votes of 2 and 4 of best of 2
     assert len(cells) == 4 * 2 * 2 * (2 + 2 + 1 + 2)

@@ -6,12 +6,13 @@ import sys
 
 from flopstat import config as study_config
 from flopstat.errors import InputError
-from flopstat.models import check_names, stored_identity
+from flopstat.models import ABSENT, device_present, stored_identity
+from flopstat.precisions import check_models
 from flopstat.provenance import code_hash
 
 try:
     config = study_config.resolve(config)
-    check_names(config)
+    check_models(config)
 except InputError as error:
     print(f"flopstat: {error}", file=sys.stderr)
     sys.exit(2)
@@ -33,6 +34,7 @@ TABLES = [
         "laws",
         "frontier",
         "crossovers",
+        "variance_ratio",
     )
 ]
 FIGURES = [f"{RESULTS}/figures/accuracy.{suffix}" for suffix in ("pdf", "png", "csv")]

@@ -23,6 +23,7 @@ rule grade_samples:
         runtime=30,
     params:
         budgets=config["budgets"]["T"],
+        answer_prompt=config["budgets"]["answer_prompt"] if config["budgets"]["forcing"] == "force_answer" else None,
         grader=config["grader"],
         code=code_hash("grading", "models", "tables"),
     message:

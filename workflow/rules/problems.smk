@@ -21,6 +21,7 @@ rule select_problems:
     params:
         dataset=config["dataset"],
         prompt=config["prompt"],
+        variants=config["sampling"]["variants"],
         seed=config["seed"],
         code=code_hash("problems", "tables", "ladder.generator"),
     message:

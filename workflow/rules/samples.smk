@@ -24,7 +24,7 @@ rule draw_samples:
         mem_mb=6000,
         runtime=720,
     params:
-        settings=json.dumps({"sampling": config["sampling"], "max_tokens": max(config["budgets"]["T"]), "seed": config["seed"]}),
+        settings=json.dumps({"sampling": config["sampling"], "budgets": config["budgets"], "seed": config["seed"]}),
     message:
         "Sampling {wildcards.model} at {wildcards.precision}, shard {wildcards.shard}"
     shell:

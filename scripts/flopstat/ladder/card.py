@@ -13,30 +13,24 @@ from numpy.typing import NDArray
 
 from flopstat import bootstrap
 from flopstat.cells import matrices
+from flopstat.config import section
 from flopstat.costs import Flops
 from flopstat.errors import InputError
 from flopstat.estimators import Floats, majority_at_all_k
+from flopstat.forcing import Plan
 from flopstat.frontier import best_at
 from flopstat.grading import grade_chains
 from flopstat.ladder.sizes import SIZES
-from flopstat.models import LADDER, check_precision, checkpoint, describe
+from flopstat.models import LADDER, checkpoint, describe
+from flopstat.precisions import check_precision
 from flopstat.problems import filter_problems, ladder_rows, with_messages
-from flopstat.sampling import draw_samples
+from flopstat.sampling import draw_samples, open_arm
 
 BUDGETS = (16, 24, 32, 48, 64, 128)
 SAMPLES = 16
 VOTES = (1, 2, 4, 8, 16)
 PRECISIONS = ("fp32", "int8", "nf4", "rtn3")
 PROMPT = {"system": "", "instruction": "{question}", "answer_cue": ""}
-SAMPLING = {
-    "samples": SAMPLES,
-    "temperature": 1.0,
-    "top_p": 1.0,
-    "top_k": 0,
-    "compute_dtype": "float32",
-    "device": "cpu",
-    "batch_rows": 1024,
-}
 REPLICATES = 2000
 MAX_STEPS = 6
 
@@ -62,7 +56,7 @@ def measure(name: str, n_problems: int, seed: int, store: Path) -> tuple[pd.Data
     """
     card = describe({"name": name, "source": "ladder"}, store)
     rows, _ = filter_problems(ladder_rows((("fresh", n_problems),), MAX_STEPS, 0, seed))
-    problems = with_messages(rows, PROMPT)
+    problems = with_messages(rows, [PROMPT])
     gold = dict(zip(problems["problem_id"], problems["gold"], strict=True))
     steps = problems["difficulty"].to_numpy()
     w = bootstrap.weights(steps, REPLICATES, np.random.default_rng(seed))
@@ -74,8 +68,10 @@ def measure(name: str, n_problems: int, seed: int, store: Path) -> tuple[pd.Data
             check_precision(card, precision)
         except InputError:
             continue
-        drawn, _ = draw_samples(problems, card, precision, SAMPLING, max(BUDGETS), seed, store)
-        chains = drawn.rows(problems["problem_key"], max(BUDGETS))
+        sampling, budgets = section("sampling", {"samples": SAMPLES, "device": "cpu"}), section("budgets", {"T": list(BUDGETS)})
+        drawn = open_arm(card, precision, sampling, Plan.of(sampling, budgets, seed), store)
+        draw_samples(problems, drawn)
+        chains = drawn.pool.rows(problems["problem_key"], max(BUDGETS))
         graded = grade_chains(chains, problems, list(BUDGETS), checkpoint(card) / "tokenizer.json")
         for t in BUDGETS:
             arm = matrices(graded[graded["T"] == t], gold, Flops.of(card))
