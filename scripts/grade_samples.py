@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 
 def main(
-    paths_to_views: list[Path], path_to_problems: Path, path_to_card: Path, precision: str, budgets: list[int], answer_prompt: str | None, path_to_grades: Path
+    paths_to_views: list[Path],
+    path_to_problems: Path,
+    path_to_card: Path,
+    precision: str,
+    budgets: list[int],
+    answer_prompt: str | None,
+    path_to_grades: Path,
 ) -> None:
     card = ModelCard.read(path_to_card)
     chains = pa.concat_tables(pq.read_table(path) for path in paths_to_views)

@@ -20,7 +20,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
@@ -29,6 +29,9 @@ from transformers import DynamicCache
 from flopstat.costs import Flops, c_counted
 from flopstat.models import ModelCard, pick_device
 from flopstat.precisions import effective_bits, load
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 PEAK_SIZE = 1024
 

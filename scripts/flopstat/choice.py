@@ -52,9 +52,7 @@ def choose(
     ]
     if len(parts) == 1:
         return parts[0]
-    return Step(
-        torch.cat([p.tokens for p in parts]), torch.cat([p.margin for p in parts]), torch.cat([p.values for p in parts], dim=1)
-    )
+    return Step(torch.cat([p.tokens for p in parts]), torch.cat([p.margin for p in parts]), torch.cat([p.values for p in parts], dim=1))
 
 
 def _chunk(
@@ -104,7 +102,7 @@ def _largest(z: torch.Tensor, k: int) -> torch.Tensor:
 def _truncate(e: torch.Tensor, top_p: float, top_k: int, min_p: float) -> torch.Tensor:
     """Zero what top-k, then top-p of what is left, then min-p remove. Ties keep the smaller token id."""
     n_tokens = e.shape[1]
-    if top_k and top_k < n_tokens or top_p < 1.0:
+    if (top_k and top_k < n_tokens) or top_p < 1.0:
         width = min(n_tokens, top_k or NUCLEUS)
         ranked = e.topk(width, dim=1).values
         count, settled = _kept(ranked, ranked.sum(1, dtype=torch.float64) if top_k else e.sum(1, dtype=torch.float64), top_p)

@@ -49,7 +49,7 @@ def variant(seed: int, problem_key: str, sample: int, weights: Sequence[float]) 
     """
     u = _stream("flopstat-variant", seed, problem_key, sample).random()
     shares = np.cumsum(weights) / np.sum(weights)
-    return int(min(np.searchsorted(shares, u, side="right"), len(shares) - 1))
+    return min(int(np.searchsorted(shares, u, side="right")), len(shares) - 1)
 
 
 def truncated_probabilities(logits: torch.Tensor, temperature: float, top_p: float, top_k: int, min_p: float = 0.0) -> torch.Tensor:

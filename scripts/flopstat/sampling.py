@@ -25,20 +25,19 @@ from flopstat.errors import InputError
 from flopstat.forcing import Plan, answer_key, cuts, verify_budgets
 from flopstat.models import ModelCard, checkpoint, load_tokenizer, pick_device, verify_weights
 from flopstat.pool import SCHEMA, Pool, Writer
-from flopstat.precisions import load
+from flopstat.precisions import load, support
 from flopstat.problems import messages_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-LIBRARIES = {"int8": "bitsandbytes", "nf4": "bitsandbytes", "fp4": "bitsandbytes", "quanto": "optimum-quanto", "torchao": "torchao"}
 ACTIVATION_PROMPTS = 32  # prompts of the calibration split that static activation scales are taken from
 VIEW_PROBLEMS = 64  # problems held in memory while a view is written
 
 
 def library_versions(precision: str = "fp32") -> dict[str, str]:
     """Versions of the libraries that the tokens of a precision depend on."""
-    names = ["torch", "transformers", *(library for prefix, library in LIBRARIES.items() if precision.startswith(prefix))]
+    names = dict.fromkeys(["torch", "transformers", support(precision).library])
     return {name: importlib.metadata.version(name).split("+")[0] for name in names}
 
 
@@ -215,11 +214,12 @@ def draw_samples(problems: pd.DataFrame, arm: Arm) -> dict[str, Any]:
 
 def described(arm: Arm, account: dict[str, Any]) -> str:
     """One line about a shard: what was drawn, how fast, and what it took."""
-    line = f"{arm.card.name}@{arm.precision}: {account['chains_drawn']} chains drawn, {account['chains_stored']} of {account['chains_asked']} were stored"
+    stored = f"{account['chains_stored']} of {account['chains_asked']} were stored"
+    line = f"{arm.card.name}@{arm.precision}: {account['chains_drawn']} chains drawn, {stored}"
     if "new_tokens" in account:
         line += (
-            f"; {account['new_tokens']} tokens at {account['tokens_per_s']:,.0f} tokens/s, prefill {account['prefill_share']:.0%} of the time, "
-            f"{account['near_ties']} near-ties, {account['failed']} failed"
+            f"; {account['new_tokens']} tokens at {account['tokens_per_s']:,.0f} tokens/s, {account['prefill_share']:.0%} of the time for "
+            f"prefill, {account['near_ties']} near-ties, {account['failed']} failed"
         )
     return f"{line}; peak memory {account['peak_memory_bytes'] / 2**30:.1f} GiB"
 

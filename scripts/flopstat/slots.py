@@ -14,8 +14,11 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 GROWTH = 64  # tokens that the length of the slots grows by at least
 
 
-class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
+class SlotLayer(CacheLayerMixin):
     """Keys and values of one layer, (slots, heads, length, dimension), on the layer's own device."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
 
     def __init__(self, slots: Slots) -> None:
         super().__init__()
@@ -53,7 +56,7 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def put(self, slots: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, rows: int, length: int) -> None:
         """Write the same prompt, (heads, tokens, dimension), into several slots."""
-        if self.keys is None:
+        if not self.is_initialized:
             # Zeros, not empty: masked places have no weight, but a NaN that lies there by chance would spread all the same.
             self.keys = keys.new_zeros((rows, keys.shape[0], length, keys.shape[2]))
             self.values = values.new_zeros((rows, values.shape[0], length, values.shape[2]))
@@ -92,11 +95,8 @@ class Slots:
         if rows <= self.n_slots and length <= self.capacity:
             return
         rows = max(rows, self.n_slots)
-        if length > self.capacity:
-            length = min(most, max(length + GROWTH, self.capacity * 5 // 4))
-        else:
-            length = self.capacity
-        self._resize(rows, length)
+        longer = min(most, max(length + GROWTH, self.capacity * 5 // 4))
+        self._resize(rows, longer if length > self.capacity else self.capacity)
 
     def shrink(self, rows: int) -> None:
         """Give back all slots but the first `rows`; also what a growth that ran out of memory left half done."""

@@ -135,7 +135,9 @@ TABLES: dict[str, dict[str, Column]] = {
         "n_failed": _count("chains", "timeout, invalid or engine error"),
         "accuracy_bound_low": _share("accuracy if every cell that meets a failed chain were wrong"),
         "accuracy_bound_high": _share("accuracy if every cell that meets a failed chain were right"),
-        "mean_tokens": Column("float", "tokens", "tokens generated per problem asked, all P·B chains, forced answers on a live cache", low=0),
+        "mean_tokens": Column(
+            "float", "tokens", "tokens generated per problem asked, all P·B chains, forced answers on a live cache", low=0
+        ),
         "mean_spent_tokens": Column(
             "float", "tokens", "the same as drawn here, where each forced answer puts prompt and chain through the model again", low=0
         ),

@@ -12,12 +12,12 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import DynamicCache
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from flopstat.choice import Step, choose
 from flopstat.engine import GREEDY, NEAR_TIE, Account, Capabilities, Chain, Request, SamplingSettings
@@ -83,7 +83,17 @@ class _Batch:
     def remove(self, gone: Indices) -> None:
         """Take rows out and close the gaps."""
         sources, targets = self.gaps(gone)
-        for array in (self.prompt, self.length, self.limit, self.greedy, self.temperature, self.near, self.inserted, self.extended, self.due):
+        for array in (
+            self.prompt,
+            self.length,
+            self.limit,
+            self.greedy,
+            self.temperature,
+            self.near,
+            self.inserted,
+            self.extended,
+            self.due,
+        ):
             array[targets] = array[sources]
         for wide in (self.u, self.ids, self.values):
             wide[targets] = wide[sources]
@@ -305,7 +315,8 @@ class TransformersEngine:
         self.account.prompt_tokens += sum(map(len, fresh))
         for r, prompt in enumerate(fresh):
             begin = longest - len(prompt)
-            layers = [(layer.keys[r, :, begin:], layer.values[r, :, begin:]) for layer in cache.layers]
+            whole = [cast(DynamicLayer, layer) for layer in cache.layers]
+            layers = [(cast(torch.Tensor, k.keys)[r, :, begin:], cast(torch.Tensor, k.values)[r, :, begin:]) for k in whole]
             ready[prompt] = _Prompt(prompt, out.logits[r : r + 1, -1], layers)
         return ready
 
@@ -405,8 +416,7 @@ class TransformersEngine:
         if logits.device.type == "mps":  # no float64 there
             logits = logits.float().cpu()
         u, temperature, greedy = (
-            torch.from_numpy(a).to(logits.device)
-            for a in (batch.u[rows, batch.length[rows]], batch.temperature[rows], batch.greedy[rows])
+            torch.from_numpy(a).to(logits.device) for a in (batch.u[rows, batch.length[rows]], batch.temperature[rows], batch.greedy[rows])
         )
         return choose(logits, u, temperature, greedy, s.top_p, s.top_k, s.min_p)
 

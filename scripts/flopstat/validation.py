@@ -430,7 +430,9 @@ def validate_study(
     value = np.array([[accuracy[c.arm, c.t, c.p, c.b, c.strategy, p] for c in cells] for p in chosen["problem_id"]])
     plan = Plan.of(sampling, config["budgets"], seed)
     if plan.forcing or plan.extend or len(plan.variants) > 1:
-        raise InputError("validation.csv: the plain loop knows budgets that cut and samples that are drawn alike, no forcing and no variants")
+        raise InputError(
+            "validation.csv: the plain loop knows budgets that cut and samples that are drawn alike, no forcing and no variants"
+        )
     ids: list[dict[str, Any]] = []
     left_out: list[Floats] = []
     outcomes: list[Floats] = []

@@ -11,7 +11,16 @@ from flopstat import choice
 from flopstat.choice import choose
 from flopstat.randomness import inverse_cdf, truncated_probabilities, uniforms
 
-TRUNCATIONS = [(1.0, 0, 0.0), (0.8, 0, 0.0), (0.999, 0, 0.0), (1.0, 7, 0.0), (0.9, 40, 0.0), (1.0, 0, 0.05), (0.95, 100, 0.01), (1.0, 10**6, 0.0)]
+TRUNCATIONS = [
+    (1.0, 0, 0.0),
+    (0.8, 0, 0.0),
+    (0.999, 0, 0.0),
+    (1.0, 7, 0.0),
+    (0.9, 40, 0.0),
+    (1.0, 0, 0.05),
+    (0.95, 100, 0.01),
+    (1.0, 10**6, 0.0),
+]
 
 
 def draw(logits, u, temperature=1.0, top_p=1.0, top_k=0, min_p=0.0, greedy=False):

@@ -77,7 +77,7 @@ def reference(logits, temperature, top_p, top_k, min_p=0.0):
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
 @pytest.mark.parametrize(
     ("top_p", "top_k", "min_p"),
-    [(1.0, 0, 0), (0.8, 0, 0), (1.0, 3, 0), (0.9, 4, 0), (1e-9, 0, 0), (1.0, 1, 0), (0.5, 500, 0), (1.0, 0, 0.1), (0.9, 6, 0.3), (1.0, 0, 1.0)],
+    [(1, 0, 0), (0.8, 0, 0), (1, 3, 0), (0.9, 4, 0), (1e-9, 0, 0), (1, 1, 0), (0.5, 500, 0), (1, 0, 0.1), (0.9, 6, 0.3), (1, 0, 1.0)],
 )
 def test_truncation_equals_the_definition(temperature, top_p, top_k, min_p):
     logits = np.random.default_rng(1).normal(size=(20, 30)) * 2
