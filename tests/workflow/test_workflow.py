@@ -4,6 +4,7 @@ Everything runs in a copy of the working tree; the repository's own results are 
 """
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 STUDIES = {
     "ladder": [],
+    "ladder-forced": ["config/studies/ladder-forced.yaml"],
     "smollm2-gsm8k": ["config/studies/smollm2-gsm8k.yaml"],
     "qwen2.5-gsm8k": ["config/studies/qwen2.5-gsm8k.yaml"],
     "qwen2.5-gsm8k-colab-t4": ["config/studies/qwen2.5-gsm8k.yaml", "config/personas/colab-t4.yaml"],
@@ -174,10 +176,12 @@ def test_small_study_from_nothing_to_the_pdf_and_its_reruns(copy):
     check_results(results)
 
     pools, calibrations = state_of(copy / "results" / "pools"), state_of(copy / "results" / "calibrations")
-    assert len([name for name in pools if name.endswith(".parquet")]) >= 4
+    assert len([name for name in pools if name.endswith(".log")]) >= 4
     again = snakemake(copy, *config)
     assert again.returncode == 0
     assert "Nothing to be done" in again.stdout + again.stderr
+
+    check_forced_answers(copy)
 
     # A branch switch or a formatter changes times, not content: rules may rerun, but nothing is drawn or measured anew.
     tables_before = {p.name: p.read_bytes() for p in results.glob("*.csv")}
@@ -200,6 +204,27 @@ def test_small_study_from_nothing_to_the_pdf_and_its_reruns(copy):
     figures.write_text(code.replace('"font.size": 8.5', '"font.size": 8.0'), encoding="utf-8")
     wanted = {"plot_accuracy": 1, "all": 1} | ({"build_paper": 1} if shutil.which("latexmk") else {})
     assert jobs(snakemake(copy, "-n", *config)) == wanted
+
+
+def check_forced_answers(copy: Path) -> None:
+    """The same study with forced answers draws no chain anew, answers more at the small T, and charges for it."""
+    forced = SMALL | {"study": "small-forced", "budgets": SMALL["budgets"] | {"forcing": "force_answer", "answer_prompt": " ####"}}
+    (copy / "forced.yaml").write_text(yaml.safe_dump(forced), encoding="utf-8")
+    before = state_of(copy / "results" / "pools")
+    done = snakemake(copy, "--configfile", "forced.yaml", "--", "results/small-forced/configurations.csv")
+    assert done.returncode == 0, done.stdout + done.stderr
+    summaries = [json.loads(p.read_text(encoding="utf-8")) for p in (copy / "results" / "small-forced" / "samples").rglob("*.json")]
+    assert len(summaries) == 4
+    assert all(s["chains_drawn"] == 0 and s["answers_asked"] > s["answers_stored"] == 0 for s in summaries)
+    assert before.items() <= state_of(copy / "results" / "pools").items()
+    cut, made = (tables.read("configurations", copy / "results" / s / "configurations.csv") for s in ("small", "small-forced"))
+    at_16 = made["T"] == 16
+    assert (made.loc[at_16, "mean_tokens"] > cut.loc[at_16, "mean_tokens"]).all()
+    assert (made.loc[at_16, "mean_spent_tokens"] > made.loc[at_16, "mean_tokens"]).all()
+    assert (made.loc[at_16, "flops"] > cut.loc[at_16, "flops"]).all()
+    assert (made.loc[at_16, "n_answered"] > cut.loc[at_16, "n_answered"]).all()
+    assert (made["flops_nominal"] > cut["flops_nominal"]).all()
+    assert (cut["mean_spent_tokens"] == cut["mean_tokens"]).all()
 
 
 def check_results(results: Path) -> None:
