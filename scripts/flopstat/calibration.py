@@ -147,7 +147,15 @@ def _through(peak: float, seconds: list[float], n_params: int) -> list[float]:
 
 
 def calibrate(
-    card: ModelCard, precision: str, compute_dtype: str, device_wanted: str, settings: dict[str, Any], store: Path, code: str
+    card: ModelCard,
+    precision: str,
+    compute_dtype: str,
+    device_wanted: str,
+    settings: dict[str, Any],
+    store: Path,
+    code: str,
+    offload: str = "none",
+    device_memory: str | None = None,
 ) -> Path:
     """Measure one arm, or reuse the stored measurement; returns the stored file.
 
@@ -159,11 +167,13 @@ def calibrate(
         Folder that measurements are kept in across studies and reruns.
     code : str
         Hash of the code that measures.
+    offload, device_memory : str
+        Where weights lie that the device does not hold, as the study samples with them.
     """
     device = pick_device(device_wanted)
     where = fingerprint(device)
     tokens = min(settings["prompt_tokens"], card.context - settings["decode_tokens"] - 1)
-    identity = {
+    identity: dict[str, Any] = {
         "weights": card.weights_sha256,
         "precision": precision,
         "compute_dtype": compute_dtype,
@@ -171,6 +181,8 @@ def calibrate(
         "fingerprint": where,
         "code": code,
     }
+    if offload != "none":
+        identity |= {"offload": offload, "device_memory": device_memory}
     name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
     path = store / f"{name}.json"
     if path.exists():
@@ -178,7 +190,7 @@ def calibrate(
     repeats = settings["repeats"]
     rates = _peak(device, compute_dtype, repeats, store, where)
     peak = max(rates)
-    model = load(card, precision, compute_dtype, device)
+    model = load(card, precision, compute_dtype, device, offload=offload, device_memory=device_memory)
     rows = [_row("device", 0, 0, "peak", rates, "FLOP/s") | {"value": peak}]
     counted = count_flops(card, tokens)
     rows.append(_row("prefill", 1, tokens, "c_counted", [counted / (tokens * card.n_params)], "FLOP/(token·parameter)"))

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flopstat.errors import InputError
+from flopstat.errors import InputError, PoolError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -40,11 +40,16 @@ def sample(
     from flopstat.forcing import Plan
     from flopstat.models import ModelCard
 
-    wanted: dict[str, Any] = json.loads(settings)
-    selected = tables.read("problems", problems)
-    part = sampling.shard_of(selected, shard, wanted["sampling"]["shard_problems"])
     model = ModelCard.read(card)
-    plan = Plan.of(wanted["sampling"], wanted["budgets"], wanted["seed"])
+    selected = tables.read("problems", problems)
+    try:
+        wanted: dict[str, Any] = json.loads(settings)
+        part = sampling.shard_of(selected, shard, wanted["sampling"]["shard_problems"])
+        plan = Plan.of(wanted["sampling"], wanted["budgets"], wanted["seed"])
+    except (ValueError, TypeError) as error:
+        raise InputError(f"--settings: not JSON with sampling, budgets and seed ({error})") from None
+    except KeyError as missing:
+        raise InputError(f"--settings: lacks {missing}; JSON with sampling, budgets and seed is wanted") from None
     activation = selected.loc[selected["split"] == "calibration", "messages"].tolist()
     arm = sampling.open_arm(model, precision, wanted["sampling"], plan, store, activation)
     account = sampling.draw_samples(part, arm)
@@ -57,7 +62,7 @@ def sample(
 def calibrate(
     card: Annotated[Path, typer.Option(help="models/<model>.json.")],
     precision: Annotated[str, typer.Option(help="How the weights are held.")],
-    settings: Annotated[str, typer.Option(help="JSON with calibration, compute_dtype and device.")],
+    settings: Annotated[str, typer.Option(help="JSON with calibration, compute_dtype, device and offload.")],
     store: Annotated[Path, typer.Option(help="Folder of all measurements.")],
     out: Annotated[Path, typer.Option(help="The arm's measurement, JSON.")],
 ) -> None:
@@ -74,6 +79,8 @@ def calibrate(
         wanted["calibration"],
         store,
         provenance.code_hash("calibration"),
+        wanted["offload"],
+        wanted["device_memory"],
     )
     out.write_text(stored.read_text(encoding="utf-8"), encoding="utf-8")
 
@@ -141,12 +148,15 @@ def summary(study: Annotated[Path, typer.Option(help="Results folder of the stud
 
 
 def main() -> None:
-    """Entry point: exit code 2 with one line for wrong input."""
+    """Entry point: exit code 2 with one line for wrong input, 1 with one line for a store or disk that fails."""
     try:
         app()
     except InputError as error:
         print(f"flopstat: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+    except (PoolError, OSError) as error:
+        print(f"flopstat: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,12 @@ class ModelCard:
 
     @classmethod
     def read(cls, path: Path) -> ModelCard:
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such model card") from None
+        except (ValueError, TypeError):
+            raise InputError(f"{path}: not a model card; make it again with `snakemake {path}`") from None
 
 
 def sha256_of_files(paths: list[Path]) -> str:
@@ -281,6 +286,8 @@ def load_tokenizer(card: ModelCard) -> PreTrainedTokenizerFast:
     from transformers import PreTrainedTokenizerFast
 
     # By tokenizer.json alone, which grading decodes with too: AutoTokenizer puts the class that goes with the model's type in its place.
+    if not (checkpoint(card) / "tokenizer.json").is_file():
+        raise InputError(f"{checkpoint(card)}: no tokenizer.json; {card.name} moved or changed since it was described, run again")
     tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint(card))
     if not tokenizer.chat_template:
         raise InputError(f"{card.name}: its tokenizer has no chat template; an instruction-tuned model is wanted")

@@ -32,6 +32,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flopstat.errors import PoolError
+
 if TYPE_CHECKING:
     from flopstat.engine import Chain
 
@@ -64,10 +66,6 @@ IDENTITY = ["problem", "sample", "budget"]
 INDEX = dict.fromkeys([*IDENTITY, "n_tokens", "number", "row"], np.int32) | {"offset": np.int64, "cut": np.bool_}
 
 
-class PoolError(RuntimeError):
-    """The store can't be used now: one line that says which folder, why, and the remedy."""
-
-
 @dataclass(frozen=True)
 class Recovery:
     """What a writer found damaged when it started. The chains in it are missing, so they are drawn again.
@@ -98,7 +96,7 @@ class _Log:
 
 
 @contextmanager
-def _explained(folder: Path) -> Iterator[None]:
+def explained(folder: Path) -> Iterator[None]:
     """Turn what the system says into what the user can do."""
     try:
         yield
@@ -250,7 +248,7 @@ class Writer:
         if len(frame) > LARGEST and len(chains) > 1:
             self.append(chains[: len(chains) // 2])
             return self.append(chains[len(chains) // 2 :])
-        with _explained(self._folder):
+        with explained(self._folder):
             if self._fd < 0:
                 self._create()
             self._write(frame if self._end else HEADER + frame)
@@ -288,7 +286,7 @@ class Writer:
     def close(self) -> None:
         """Wait until the disk has everything; a `PoolError` if it fails."""
         if self._fd >= 0:
-            with _explained(self._folder):
+            with explained(self._folder):
                 try:
                     os.fsync(self._fd)
                 finally:
@@ -308,7 +306,7 @@ class Pool:
         self.folder = store / hashlib.sha256(text.encode()).hexdigest()[:20]
         self._index = _Index()
         self._known: dict[int, _Log] = {}
-        with _explained(self.folder):
+        with explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             if not (self.folder / "key.json").exists():
                 temporary = self.folder / f".key.json.{uuid.uuid4().hex}"
@@ -323,7 +321,7 @@ class Pool:
         `PoolError`, and so does a folder that can't be written.
         """
         lock = filelock.FileLock(self.folder / "writer.lock")
-        with _explained(self.folder):
+        with explained(self.folder):
             try:
                 lock.acquire(timeout=0)
             except filelock.Timeout:
@@ -388,7 +386,7 @@ class Pool:
         n_rows = n_bytes = 0
         for start, stop in pairwise([*starts.tolist(), len(places)]):
             log, offset = self._known[int(places[start, 0])], int(places[start, 1])
-            with _explained(self.folder), _opened(log.path) as fd:
+            with explained(self.folder), _opened(log.path) as fd:
                 payload = _payload(fd, offset, log.end)
             if payload is None:
                 raise PoolError(f"{log.path}: the record at byte {offset} was damaged a moment ago; check the disk and run again")
@@ -402,7 +400,7 @@ class Pool:
 
     def _refresh(self) -> None:
         """Index what was appended since the last look."""
-        with _explained(self.folder):
+        with explained(self.folder):
             for number, path in _logs(self.folder).items():
                 log = self._known.setdefault(number, _Log(path))
                 # A log that is gone was set aside whole by a writer just now: it held no frame.
@@ -427,7 +425,7 @@ class Pool:
         """Set torn tails aside and report all damage; call it under the lock."""
         self._refresh()
         found: list[tuple[str, int]] = []
-        with _explained(self.folder):
+        with explained(self.folder):
             for number, path in _logs(self.folder).items():
                 log = self._known[number]
                 found += [(path.name, stop - start) for start, stop in log.damage]

@@ -53,6 +53,7 @@ QUANTIZERS = {
     "quanto-int8": Support("optimum-quanto", ("cpu", "cuda", "mps"), _FLOATS, False),
     "torchao-int8": Support("torchao", ("cpu", "cuda"), _FLOATS[:3], False),
 }
+KNOWN = re.compile("fp32|bf16|fp16|rtn[2-8]|gguf-.+|" + "|".join(QUANTIZERS))
 _NAMED = ("fp32", "bf16", "fp16", *QUANTIZERS, "rtn2 to rtn8")
 
 
@@ -84,6 +85,9 @@ def check_support(model: str, precision: str, device: str, compute_dtype: str, o
     InputError
         One line that names the model, the precision, the reason and the precisions that would do.
     """
+
+    if not KNOWN.fullmatch(precision):
+        raise InputError(f"models {model}: {precision} is no precision; use {', '.join(_NAMED)}")
 
     def able(one: Support) -> bool:
         return device in one.devices and compute_dtype in one.compute_dtypes and (one.offload or offload == "none")

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jinja2
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,9 +24,9 @@ from flopstat import tables
 from flopstat.engine import GREEDY, SAMPLER_VERSION, Engine, Request
 from flopstat.errors import InputError
 from flopstat.forcing import Plan, answer_key, cuts, verify_budgets
-from flopstat.models import ModelCard, checkpoint, load_tokenizer, pick_device, verify_weights
-from flopstat.pool import SCHEMA, Pool, Writer
-from flopstat.precisions import load, support
+from flopstat.models import ModelCard, checkpoint, likely_device, load_tokenizer, pick_device, verify_weights
+from flopstat.pool import SCHEMA, Pool, Writer, explained
+from flopstat.precisions import check_support, load, support
 from flopstat.problems import messages_of
 
 if TYPE_CHECKING:
@@ -78,7 +79,10 @@ def prompt_ids(tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]
     InputError
         If the chat template makes nothing of them.
     """
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except jinja2.TemplateError as error:
+        raise InputError(f"the chat template of {tokenizer.name_or_path} refuses the prompt ({error}); check prompt and template") from None
     ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
     if not ids:
         raise InputError(f"the chat template of {tokenizer.name_or_path} renders an empty prompt; check its chat_template")
@@ -122,6 +126,7 @@ class Arm:
                 calibration_ids=self.activation_ids,
                 offload=self.sampling["offload"],
                 device_memory=self.sampling["device_memory"],
+                offload_folder=self.pool.folder.parent / "rounded",
             )
             settings = self.plan.for_model(self.tokenizer, self.ends)
             self.engine = TransformersEngine(model, settings, self.ends, self.sampling["batch_rows"], device)
@@ -147,6 +152,7 @@ def open_arm(
 
     from flopstat.transformers_engine import TransformersEngine
 
+    check_support(card.name, precision, likely_device(sampling["device"]), sampling["compute_dtype"], sampling["offload"])
     tokenizer = load_tokenizer(card)
     activation_ids = None
     if precision.startswith("quanto"):
@@ -293,7 +299,7 @@ def write_view(arm: Arm, problems: pd.DataFrame, path: Path) -> None:
     extension = plan.for_model(arm.tokenizer, arm.ends).extension
     temporary = path.with_name(f".{path.name}.tmp")
     n_chains = 0
-    with pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+    with explained(path.parent), pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
         for block in arm.pool.blocks(problems["problem_key"].tolist(), plan.settings.max_tokens, VIEW_PROBLEMS):
             chains = block.filter(pc.less(block["sample"], plan.samples))
             n_chains += chains.num_rows
@@ -316,10 +322,18 @@ def _answers_of(arm: Arm, chains: pa.Table) -> list[pa.Table]:
     keep = [r for r, name in enumerate(names) if name in of]
     if len(keep) != len(of):
         raise AssertionError(f"{arm.answers.folder}: {len(keep)} forced answers stored, {len(of)} wanted")
-    stored = stored.take(keep)
+    stored = stored.take(pa.array(keep, pa.int64()))
     return [stored.set_column(0, SCHEMA.field(0), pa.array([of[names[r]] for r in keep], pa.string()))]
 
 
 def shard_of(problems: pd.DataFrame, shard: int, size: int) -> pd.DataFrame:
-    """The problems of one shard."""
+    """The problems of one shard.
+
+    Raises
+    ------
+    InputError
+        If there is no such shard.
+    """
+    if not 0 <= shard * size < len(problems):
+        raise InputError(f"--shard {shard}: {len(problems)} problems make shards 0 to {(len(problems) - 1) // size}")
     return problems.iloc[shard * size : (shard + 1) * size]

@@ -9,6 +9,8 @@ from typing import Literal
 
 import pandas as pd
 
+from flopstat.errors import InputError
+
 Dtype = Literal["str", "int", "float", "bool"]
 
 STATES = ("answered", "no_answer", "truncated", "timeout", "invalid", "engine_error")
@@ -353,8 +355,14 @@ def write(table: pd.DataFrame, name: str, path: Path) -> None:
 
 def read(name: str, path: Path) -> pd.DataFrame:
     """Read and validate a table."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
     if path.suffix == ".parquet":
-        return validate(pd.read_parquet(path), name)
+        try:
+            table = pd.read_parquet(path)
+        except ValueError as error:  # pyarrow's ArrowInvalid
+            raise InputError(f"{path}: not a parquet file ({error}); delete it and run again") from None
+        return validate(table, name)
     strings = {k: "string" for k, c in TABLES[name].items() if c.dtype == "str"}
     return validate(pd.read_csv(path, dtype=strings, keep_default_na=False, na_values=[""]), name)
 

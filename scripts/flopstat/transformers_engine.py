@@ -1,8 +1,8 @@
 """The reference engine: transformers models sampled with per-sample randomness.
 
-Each distinct prompt is prefilled once and its keys and values are written into the slots of all its chains. Rows of any length decode side
-by side; a row that ends leaves, the next chain takes its place, and the batch stays full until the queue is empty. When memory runs out the
-batch is halved and the rows that had to leave start again: each owns its randomness, so they give the same chains.
+Each distinct prompt is prefilled and stored once, whatever the number of its chains. Rows of any length decode side by side; a row that
+ends leaves, the next chain takes its place, and the batch stays full until the queue is empty. When memory runs out the batch is halved and
+the rows that had to leave start again: each owns its randomness, so they give the same chains.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from flopstat.engine import GREEDY, NEAR_TIE, Account, Capabilities, Chain, Requ
 from flopstat.errors import InputError
 from flopstat.memory import free_bytes
 from flopstat.randomness import uniforms
-from flopstat.slots import Slots
+from flopstat.slots import ATTENTION, Slots, _running
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,7 +34,7 @@ PREFILL_TOKENS = 4096  # padded prompt tokens of one prefill
 REFILL = 8  # new rows enter when 1/REFILL of the batch is free: a prefill interrupts all rows
 MOST_ROWS = 256  # chains decoded together if memory allows and the study does not say otherwise
 MEMORY_SHARE = 0.4  # of the free memory that keys, values and logits may take: another job may run beside this one
-ATTENTION = {"full_attention", "sliding_attention"}
+LAYERS = {"full_attention", "sliding_attention"}
 
 Indices = NDArray[np.int64]
 
@@ -45,6 +46,7 @@ class _Batch:
         self.n = 0
         self.requests: list[Request] = []
         self.prompt = np.zeros(capacity, dtype=np.int64)  # tokens
+        self.which = np.zeros(capacity, dtype=np.int64)  # slot of the prompt
         self.length = np.zeros(capacity, dtype=np.int64)  # generated tokens
         self.limit = np.zeros(capacity, dtype=np.int64)
         self.greedy = np.zeros(capacity, dtype=bool)
@@ -57,8 +59,9 @@ class _Batch:
         self.ids = np.zeros((capacity, width), dtype=np.int32)
         self.values = np.zeros((capacity, width, 4), dtype=np.float32)
 
-    def add(self, requests: list[Request], settings: SamplingSettings) -> Indices:
+    def add(self, requests: list[Request], which: list[int], settings: SamplingSettings) -> Indices:
         """Append rows; returns their indices."""
+        self.which[self.n : self.n + len(requests)] = which
         for r, request in enumerate(requests, start=self.n):
             limit = settings.max_tokens if request.max_tokens is None else request.max_tokens
             self.prompt[r], self.limit[r] = len(request.prompt_ids), limit
@@ -85,6 +88,7 @@ class _Batch:
         sources, targets = self.gaps(gone)
         for array in (
             self.prompt,
+            self.which,
             self.length,
             self.limit,
             self.greedy,
@@ -124,11 +128,13 @@ class _Batch:
         )
 
 
+@dataclass(frozen=True)
 class _Prompt:
-    """A prefilled prompt: logits of its last token, (1, vocabulary), and keys and values per layer, (heads, tokens, dimension)."""
+    """A prefilled prompt: the logits of its last token, (1, vocabulary), and the slot that holds its keys and values."""
 
-    def __init__(self, ids: tuple[int, ...], logits: torch.Tensor, layers: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        self.ids, self.logits, self.layers = ids, logits, layers
+    ids: tuple[int, ...]
+    logits: torch.Tensor
+    slot: int
 
 
 class TransformersEngine:
@@ -166,8 +172,11 @@ class TransformersEngine:
         self._wanted_rows = batch_rows
         config = model.config.get_text_config()
         kinds = getattr(config, "layer_types", None)
-        if unknown := set(kinds or ()) - ATTENTION:
+        if unknown := set(kinds or ()) - LAYERS:
             raise InputError(f"{config.model_type}: layers of type {', '.join(sorted(unknown))} are not supported; choose another model")
+        if not getattr(model, "_supports_attention_backend", False):
+            raise InputError(f"{config.model_type}: its attention can't be taken over; choose another model")
+        self._config = config
         self._masks_by_name = "sliding_attention" in (kinds or ())
         # Without layer types a window holds for all layers, where the config does not switch it off.
         slides = self._masks_by_name or (kinds is None and getattr(config, "use_sliding_window", True))
@@ -179,11 +188,11 @@ class TransformersEngine:
         self._logit_bytes = 16 * config.vocab_size  # per row: the logits in float32 and what the draw makes of them
         self._start(0, 0, 0)
 
-    def _start(self, capacity: int, width: int, longest: int) -> None:
+    def _start(self, capacity: int, width: int, prompt: int) -> None:
         self._batch = _Batch(capacity, width)
         self._slots = Slots(self._n_layers)
         self._held: _Prompt | None = None
-        self._longest = longest
+        self._most_tokens, self._longest_prompt = width, prompt
         self._noting = False
 
     def draw(self, requests: Sequence[Request]) -> Iterator[list[Chain]]:
@@ -200,10 +209,10 @@ class TransformersEngine:
         if not queue:
             return
         limits = [self.settings.max_tokens if r.max_tokens is None else r.max_tokens for r in queue]
-        longest = max(len(r.prompt_ids) + limit for r, limit in zip(queue, limits, strict=True))
-        capacity = min(len(queue), self._capacity(longest))
+        prompt = max(len(r.prompt_ids) for r in queue)
+        capacity = min(len(queue), self._capacity(prompt, max(limits), len({r.prompt_ids for r in queue}) / len(queue)))
         self.account.batch_rows = max(self.account.batch_rows, capacity)
-        self._start(capacity, max(limits), longest)
+        self._start(capacity, max(limits), prompt)
         while queue or self._batch.n:
             begun = time.perf_counter()
             taken: list[Request] = []
@@ -222,19 +231,21 @@ class TransformersEngine:
                 yield done
         self._start(0, 0, 0)
 
-    def _capacity(self, longest: int) -> int:
-        """Rows whose keys and values, at the length of the longest chain, and logits fit into memory."""
+    def _capacity(self, prompt: int, most_tokens: int, prompts_per_chain: float) -> int:
+        """Rows whose keys and values at full length, logits, and share of a prompt fit into memory."""
         if self._wanted_rows is not None:
             return self._wanted_rows
-        fit = MEMORY_SHARE * free_bytes(self.device) // (self._kv_bytes * longest + self._logit_bytes)
+        tokens = most_tokens + prompt * prompts_per_chain
+        fit = MEMORY_SHARE * free_bytes(self.device) // (self._kv_bytes * tokens + self._logit_bytes)
         return int(max(1, min(MOST_ROWS, fit)))
 
     def _halve(self, queue: deque[Request], taken: list[Request], capacity: int) -> int:
         """Halve the batch after memory ran out. Requests that were just taken and rows that must leave go back to the queue."""
         batch = self._batch
         if capacity == 1:
+            tokens = self._longest_prompt + self._most_tokens
             raise InputError(
-                f"{self.model.config.model_type}: not even one chain of {self._longest} tokens fits into memory on {self.device}; "
+                f"{self.model.config.model_type}: not even one chain of {tokens} tokens fits into memory on {self.device}; "
                 "lower budgets.T, take a precision of fewer bits, or set sampling.offload"
             )
         capacity //= 2
@@ -246,7 +257,11 @@ class TransformersEngine:
         batch.remove(np.arange(keep, batch.n))
         self._noting, self._held = False, None
         gc.collect()
-        self._slots.shrink(capacity)
+        if keep:
+            self._drop_prompts(np.empty(0, dtype=np.int64))
+            self._slots.shrink(capacity)
+        else:
+            self._slots = Slots(self._n_layers)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         self.account.halvings += 1
@@ -275,18 +290,11 @@ class TransformersEngine:
         ready = self._prefill(prompts)
         self._held = ready[prompts[-1]] if queue and queue[0].prompt_ids == prompts[-1] else None
         batch = self._batch
-        used = int((batch.prompt[: batch.n] + batch.length[: batch.n]).max()) if batch.n else 0
-        self._slots.reserve(batch.n + len(taken), max(used, *map(len, prompts)) + 1, self._longest)
-        logits = []
-        at = batch.n
-        for ids, group in itertools.groupby(taken, key=lambda r: r.prompt_ids):
-            size = len(list(group))
-            self._slots.put(torch.arange(at, at + size), ready[ids].layers)
-            logits.append(ready[ids].logits.expand(size, -1))
-            at += size
-        first = torch.cat(logits)
+        self._slots.reserve(batch.n + len(taken), 1, self._most_tokens)
+        sizes = [(ids, len(list(group))) for ids, group in itertools.groupby(taken, key=lambda r: r.prompt_ids)]
+        first = torch.cat([ready[ids].logits.expand(size, -1) for ids, size in sizes])
         self.account.prefill_seconds += time.perf_counter() - begun
-        rows = batch.add(taken, self.settings)
+        rows = batch.add(taken, [ready[r.prompt_ids].slot for r in taken], self.settings)
         taken.clear()
         return self._record(rows, first)
 
@@ -317,7 +325,7 @@ class TransformersEngine:
             begin = longest - len(prompt)
             whole = [cast(DynamicLayer, layer) for layer in cache.layers]
             layers = [(cast(torch.Tensor, k.keys)[r, :, begin:], cast(torch.Tensor, k.values)[r, :, begin:]) for k in whole]
-            ready[prompt] = _Prompt(prompt, out.logits[r : r + 1, -1], layers)
+            ready[prompt] = _Prompt(prompt, out.logits[r : r + 1, -1], self._slots.add_prompt(layers, self._longest_prompt))
         return ready
 
     def _decode(self) -> torch.Tensor:
@@ -325,37 +333,43 @@ class TransformersEngine:
         begun = time.perf_counter()
         batch, slots = self._batch, self._slots
         n = batch.n
-        positions = batch.prompt[:n] + batch.length[:n] - 1
-        length = int(positions.max()) + 1
-        slots.reserve(n, length, self._longest)
-        slots.rows, slots.positions, slots.length = torch.arange(n), torch.from_numpy(positions), length
-        where = slots.positions.to(self.device)
+        slots.reserve(n, int(batch.length[:n].max()), self._most_tokens)
+        slots.prepare(batch.which[:n], batch.length[:n], self._window, self.device)
+        where = torch.from_numpy(batch.prompt[:n] + batch.length[:n] - 1).to(self.device)
         last = torch.from_numpy(batch.ids[np.arange(n), batch.length[:n] - 1].astype(np.int64)).to(self.device)
-        out = self.model(
-            input_ids=last.unsqueeze(1),
-            attention_mask=self._masks(where, length),
-            position_ids=where.unsqueeze(1),
-            past_key_values=slots.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        # Our attention brings its masks along; one of four dimensions keeps the model from making its own.
+        none = torch.zeros((1, 1, 1, 1), dtype=self.model.dtype, device=self.device)
+        usual = self._config._attn_implementation
+        self._config._attn_implementation = ATTENTION
+        _running.append(slots)
+        try:
+            out = self.model(
+                input_ids=last.unsqueeze(1),
+                attention_mask=dict.fromkeys(LAYERS, none) if self._masks_by_name else none,
+                position_ids=where.unsqueeze(1),
+                past_key_values=slots.cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        finally:
+            self._config._attn_implementation = usual
+            _running.pop()
         logits: torch.Tensor = out.logits[:, -1]
         self.account.model_seconds += time.perf_counter() - begun
         return logits
 
-    def _masks(self, positions: torch.Tensor, length: int) -> Any:
-        """Additive masks (rows, 1, 1, length): a row sees its own tokens, in a sliding window the last of them."""
-        place = torch.arange(length, device=self.device)
-        seen = place <= positions.unsqueeze(1)
-        if self._window is None:
-            return self._additive(seen)
-        windowed = self._additive(seen & (place > (positions - self._window).unsqueeze(1)))
-        return {"full_attention": self._additive(seen), "sliding_attention": windowed} if self._masks_by_name else windowed
-
-    def _additive(self, seen: torch.Tensor) -> torch.Tensor:
-        dtype = self._slots.layers[0].keys.dtype
-        bias = torch.zeros(seen.shape, dtype=dtype, device=self.device)
-        return bias.masked_fill_(~seen, torch.finfo(dtype).min)[:, None, None]
+    def _drop_prompts(self, gone: Indices) -> None:
+        """Forget prompts that no row but those in `gone` uses, unless more of their chains are waiting."""
+        batch = self._batch
+        used = np.zeros(len(self._slots.prompt_lengths), dtype=bool)
+        used[np.delete(batch.which[: batch.n], gone)] = True
+        if self._held is not None:
+            used[self._held.slot] = True
+        if not used.all():
+            renumber = self._slots.keep_prompts(used)
+            batch.which[: batch.n] = renumber[batch.which[: batch.n]]
+            if self._held is not None:
+                self._held = replace(self._held, slot=int(renumber[self._held.slot]))
 
     def _record(self, rows: Indices, logits: torch.Tensor) -> list[Chain]:
         """Draw a token for each row, note it, let finished rows leave, and return their chains."""
@@ -376,13 +390,14 @@ class TransformersEngine:
         ended = np.isin(tokens, self.eos) & ~forced
         done = failed | ended | (batch.length[rows] == batch.limit[rows])
         chains = [batch.chain(int(r), self.eos, bool(bad)) for r, bad in zip(rows[done], failed[done], strict=True)]
-        if failed.any():
-            self._slots.clear(torch.from_numpy(rows[failed]))
-        sources, targets = batch.gaps(rows[done])
-        if len(sources):
-            length = int((batch.prompt[sources] + batch.length[sources]).max())
-            self._slots.move(torch.from_numpy(sources), torch.from_numpy(targets), length)
-        batch.remove(rows[done])
+        self._slots.regroup()
+        if chains:
+            if failed.any():
+                self._slots.clear(rows[failed])
+            sources, targets = batch.gaps(rows[done])
+            self._slots.move(sources, targets, int(batch.length[sources].max(initial=0)))
+            self._drop_prompts(rows[done])
+            batch.remove(rows[done])
         self._noting = False
         account = self.account
         account.chains += len(chains)

@@ -178,12 +178,12 @@ def test_each_prompt_is_prefilled_once_and_rows_are_kept_busy(random_model):
 
 def test_free_memory_sets_the_batch(random_model, monkeypatch):
     engine = TransformersEngine(random_model, settings(), ENDS, None)
-    assert engine._capacity(30) == transformers_engine.MOST_ROWS
-    per_row = 2 * 2 * 2 * 8 * 8 * 30 + 16 * 69  # keys and values: 2 layers, 2 heads of 8, float64, 30 tokens; and the logits
+    assert engine._capacity(20, 20, 0.5) == transformers_engine.MOST_ROWS
+    per_row = 2 * 2 * 2 * 8 * 8 * 30 + 16 * 69  # keys and values: 2 layers, 2 heads of 8, float64, 20 + 20 / 2 tokens; and the logits
     monkeypatch.setattr(transformers_engine, "free_bytes", lambda device: 10 * per_row / transformers_engine.MEMORY_SHARE)
-    assert engine._capacity(30) == 10
+    assert engine._capacity(20, 20, 0.5) == 10
     monkeypatch.setattr(transformers_engine, "free_bytes", lambda device: 0)
-    assert engine._capacity(30) == 1
+    assert engine._capacity(20, 20, 0.5) == 1
     assert {k: c.ids.tolist() for k, c in draw(random_model, REQUESTS[:7], rows=None).items()} == {
         k: c.ids.tolist() for k, c in draw(random_model, REQUESTS[:7]).items()
     }

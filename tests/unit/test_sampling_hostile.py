@@ -308,6 +308,7 @@ def wait_for(condition, process):
         time.sleep(0.001)
 
 
+@pytest.mark.slow
 def test_two_writers_at_once(folder, command, tmp_path):
     """The first is stopped while it holds the pool, so that the second has to wait whatever the machine's speed."""
     card = described(folder)
@@ -477,7 +478,12 @@ def test_qwen_like_chains_do_not_depend_on_the_batch(qwen_that_listens, chosen, 
     for other in views[1:]:
         for old, new in zip(views[0].itertuples(), other.itertuples(), strict=True):
             assert (old.problem_key, old.sample, old.prompt_tokens) == (new.problem_key, new.sample, new.prompt_tokens)
-            if old.ids.tolist() != new.ids.tolist():
+            if old.ids.tolist() == new.ids.tolist():
+                # Ids are coarse. One place too many that a row sees moves these by 3e-5 and more. Kernels of four and eight bits round the
+                # activations too: there a last bit can tip a rounding, which moves a logit by some 1e-3.
+                rounds = precision.startswith(("nf4", "fp4", "int8", "quanto"))
+                np.testing.assert_allclose(new.logprob, old.logprob, rtol=0, atol=1e-2 if rounds else 1e-5)
+            else:
                 first = int(np.argmin(old.ids[: new.n_tokens] == new.ids[: old.n_tokens]))
                 assert margin(arm, problems, old, first) < NEAR_TIE
 

@@ -26,6 +26,8 @@ rule calibrate_arm:
                 "calibration": config["calibration"],
                 "compute_dtype": config["sampling"]["compute_dtype"],
                 "device": config["sampling"]["device"],
+                "offload": config["sampling"]["offload"],
+                "device_memory": config["sampling"]["device_memory"],
             }
         ),
         code=code_hash("calibration"),
