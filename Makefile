@@ -49,7 +49,7 @@ run: setup ## run a study (the default one, or CONFIG=...), its report and its s
 test: setup $(STAMPS)/dev ## run the whole test suite
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-faults: setup $(STAMPS)/dev ## kill -9 the training of the smallest model at random moments (minutes)
+test-faults: setup $(STAMPS)/dev ## kill -9 training and sampling at random moments (15 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o addopts=-ra tests/faults
 
 validate: setup ## generate chosen cells one by one and compare them with the pools (ten minutes for the default study)

@@ -420,7 +420,12 @@ def validate_study(
     table, ids
         The rows of validation.csv and of validation_ids.json.
     """
-    seed, sampling = config["seed"], config["sampling"]
+    sampling = config["sampling"]
+    plan = Plan.of(sampling, config["budgets"], config["seed"])
+    if plan.forcing or plan.extend or len(plan.variants) > 1:
+        raise InputError(
+            "validation.csv: the plain loop knows budgets that cut and samples that are drawn alike, no forcing and no variants"
+        )
     arms = sorted(grades, key=lambda arm: (cards[arm.split("@")[0]].n_params, arm))[:N_ARMS]
     chosen = problems[problems["split"] == "study"]
     per_problem = per_problem[per_problem["split"] == "study"]
@@ -428,11 +433,6 @@ def validate_study(
     gold = dict(zip(chosen["problem_id"], chosen["gold"], strict=True))
     accuracy = per_problem.set_index(["arm", "T", "P", "B", "strategy", "problem_id"])["accuracy"]
     value = np.array([[accuracy[c.arm, c.t, c.p, c.b, c.strategy, p] for c in cells] for p in chosen["problem_id"]])
-    plan = Plan.of(sampling, config["budgets"], seed)
-    if plan.forcing or plan.extend or len(plan.variants) > 1:
-        raise InputError(
-            "validation.csv: the plain loop knows budgets that cut and samples that are drawn alike, no forcing and no variants"
-        )
     ids: list[dict[str, Any]] = []
     left_out: list[Floats] = []
     outcomes: list[Floats] = []

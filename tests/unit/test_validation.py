@@ -13,12 +13,18 @@ from flopstat import models, precisions, problems, strategies, tables, validatio
 from flopstat.engine import GREEDY, Request, SamplingSettings
 from flopstat.errors import InputError
 from flopstat.estimators import NO_ANSWER
+from flopstat.forcing import Plan
+from flopstat.pool import Pool
 from flopstat.sampling import eos_ids, prompt_ids
 from flopstat.validation import Cell, compare, decide, left_out_values
 
 LADDER = ("ladder-30k", "ladder-160k")
 CELLS = [Cell("m@fp32", 64, p, b) for p, b in ((1, 1), (2, 1), (4, 1), (1, 2), (2, 2))]
 N, K = 40, 16
+
+
+def plan(config):
+    return Plan.of(config["sampling"], config["budgets"], 5)
 
 
 def evaluate(cell, pool, permutations):
@@ -120,7 +126,7 @@ def test_other_ids_are_counted(shipped, chosen, monkeypatch):
     tokenizer, model = models.load_tokenizer(card), precisions.load(card, "fp32", "float32", "cpu")
     eos = eos_ids(tokenizer, model.generation_config)
     messages = zip(chosen["problem_key"], chosen["messages"], strict=True)
-    requests = [Request(key, prompt_ids(tokenizer, m), i) for key, m in messages for i in (GREEDY, 0)]
+    requests = [Request(key, prompt_ids(tokenizer, problems.messages_of(m)[0]), i) for key, m in messages for i in (GREEDY, 0)]
     real = validation.uniforms
     monkeypatch.setattr(validation, "uniforms", lambda seed, *rest: real(seed + 1, *rest))
     counts = validation.compare_ids(model, requests, SETTINGS, eos, 64)
@@ -234,7 +240,7 @@ def test_certain_cells_stay_out_of_the_test_but_keep_an_interval():
 def test_an_interrupted_check_goes_on_and_gives_the_same(shipped, chosen, study_config, tmp_path, monkeypatch):
     card = shipped("ladder-30k")
     cells = [Cell("ladder-30k@fp32", t, p, b) for t in (8, 24) for p, b in ((1, 1), (2, 2))]
-    arguments = (cells, chosen, card, "fp32", study_config["sampling"], 5)
+    arguments = (cells, chosen, card, "fp32", study_config["sampling"], plan(study_config))
     whole = validation.draw_arm(*arguments, tmp_path / "whole")
     assert whole.shape == (6, 4)
     assert np.isin(whole, (0, 1)).all()
@@ -261,14 +267,22 @@ def test_an_interrupted_check_goes_on_and_gives_the_same(shipped, chosen, study_
 
 def test_no_cell_shares_a_uniform_and_nothing_is_longer_than_its_budget(shipped, chosen, study_config, tmp_path):
     cells = [Cell("ladder-160k@fp32", t, p, b) for t in (8, 24) for p, b in ((1, 1), (2, 1))]
-    validation.draw_arm(cells, chosen, shipped("ladder-160k"), "fp32", study_config["sampling"], 5, tmp_path)
-    drawn = pd.concat(pd.read_parquet(path) for path in tmp_path.glob("*/segment-*.parquet"))
+    validation.draw_arm(cells, chosen, shipped("ladder-160k"), "fp32", study_config["sampling"], plan(study_config), tmp_path)
+    pool = Pool(tmp_path, json.loads(next(tmp_path.glob("*/key.json")).read_text(encoding="utf-8")))
+    drawn = pool.rows([cell.stream(key) for cell in cells for key in chosen["problem_key"]], 1).to_pandas()
+    assert len(list(tmp_path.iterdir())) == 1
     assert len(drawn) == 6 * (1 + 2) * 2
     assert not drawn.duplicated(["problem_key", "sample"]).any()
     budget = drawn["problem_key"].str.extract(r"/T(\d+)/")[0].astype(int)
     assert (drawn["n_tokens"] <= budget).all()
     first = [validation.uniforms(0, stream, i, 1)[0] for stream, i in zip(drawn["problem_key"], drawn["sample"], strict=True)]
     assert len(set(first)) == len(drawn)
+
+
+def test_what_the_plain_loop_does_not_know_is_refused(study_config, study, tmp_path):
+    forced = study_config | {"budgets": study_config["budgets"] | {"forcing": "force_answer"}}
+    with pytest.raises(InputError, match="no forcing and no variants"):
+        validation.validate_study(forced, study["tables"]["problems"], study["tables"]["cells"], {}, {}, tmp_path)
 
 
 def test_the_whole_check_on_a_small_study(study, study_config, tmp_path, monkeypatch):
