@@ -59,8 +59,10 @@ validate: setup ## generate chosen cells one by one and compare them with the po
 simulate: setup ## coverage of the intervals over simulated studies (minutes); writes tests/golden/coverage.csv
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/simulate_coverage.py
 
-bench: setup ## speed of the estimators (minutes)
+bench: setup ## speed of estimators, pools and sampling (half an hour)
 	$(BIN)/python benchmarks/bench_estimators.py --large
+	$(BIN)/python benchmarks/bench_pool.py
+	for what in tokens ladder scale; do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_sampling.py $$what; done
 
 lint: $(STAMPS)/dev ## check style and types
 	$(BIN)/ruff check .
