@@ -8,14 +8,25 @@ import pandas as pd
 
 from flopstat import tables
 from flopstat.cells import ArmFacts, estimate_arm, skipped
-from flopstat.models import ModelCard
+from flopstat.models import Card, ImportedCard, read_card
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 
+def arm_facts(card: Card, precision: str, path_to_measured: Path | None) -> ArmFacts:
+    if path_to_measured is None:
+        return ArmFacts(card, precision, None, None, None)
+    result = json.loads(path_to_measured.read_text(encoding="utf-8"))
+    prefill = {row["metric"]: row for row in result["rows"] if row["phase"] == "prefill"}
+    effective = prefill["c_effective"]
+    c_effective = effective["value"], effective["low"], effective["high"]
+    return ArmFacts(card, precision, result["bits_effective"], prefill["c_counted"]["value"], c_effective)
+
+
 def main(
     arms: list[str],
+    drawn: list[str],
     config: dict[str, Any],
     paths_to_grades: list[Path],
     paths_to_cards: list[Path],
@@ -26,24 +37,20 @@ def main(
     path_to_per_problem: Path,
 ) -> None:
     problems = tables.read("problems", path_to_problems)
-    cards = {card.name: card for card in map(ModelCard.read, paths_to_cards)}
+    cards = {card.name: card for card in map(read_card, paths_to_cards)}
     rows, long, left_out = [], [], []
-    for arm, path, measured in zip(arms, paths_to_grades, paths_to_measured, strict=True):
+    measured = dict(zip(drawn, paths_to_measured, strict=True))
+    for arm, path in zip(arms, paths_to_grades, strict=True):
         model, precision = arm.split("@")
-        result = json.loads(measured.read_text(encoding="utf-8"))
-        prefill = {row["metric"]: row for row in result["rows"] if row["phase"] == "prefill"}
-        effective = prefill["c_effective"]
-        facts = ArmFacts(
-            cards[model],
-            precision,
-            result["bits_effective"],
-            prefill["c_counted"]["value"],
-            (effective["value"], effective["low"], effective["high"]),
-        )
-        configurations, per_problem = estimate_arm(tables.read("grades", path), problems, facts, config)
+        facts = arm_facts(cards[model], precision, measured.get(arm))
+        grades = tables.read("grades", path)
+        own = config | {"samples": int(grades["sample"].max()) + 1}  # an imported pool is as large as it is
+        if isinstance(cards[model], ImportedCard):
+            own["budgets"] = config["budgets"] | {"T": sorted(grades["T"].unique().tolist())}
+        configurations, per_problem = estimate_arm(grades, problems, facts, own)
         rows.append(configurations)
         long.append(per_problem)
-        left_out += skipped(facts, config)
+        left_out += skipped(facts, own, grades)
     tables.write(pd.concat(rows, ignore_index=True), "configurations", path_to_configurations)
     tables.write(pd.DataFrame(left_out, columns=list(tables.TABLES["configurations_skipped"])), "configurations_skipped", path_to_skipped)
     tables.write(pd.concat(long, ignore_index=True), "cells", path_to_per_problem)
@@ -52,6 +59,7 @@ def main(
 if __name__ == "__main__":
     main(
         arms=snakemake.params.arms,
+        drawn=snakemake.params.drawn,
         config=snakemake.params.config,
         paths_to_grades=[Path(p) for p in snakemake.input.grades],
         paths_to_cards=[Path(p) for p in snakemake.input.cards],

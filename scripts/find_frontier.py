@@ -1,12 +1,13 @@
 """Find the Pareto frontier and the crossovers of a study."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from flopstat import tables
-from flopstat.frontier import COSTS, crossovers, frontier, judge
+from flopstat.frontier import COSTS, crossovers, frontier, judge, unknown_costs
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -16,6 +17,8 @@ def main(
     config: dict[str, Any], path_to_configurations: Path, path_to_per_problem: Path, path_to_frontier: Path, path_to_crossovers: Path
 ) -> None:
     judged = judge(tables.read("configurations", path_to_configurations), tables.read("cells", path_to_per_problem), config)
+    for cost, arms in unknown_costs(judged).items():
+        print(f"{cost} is unknown for {', '.join(arms)}: left out of its frontier", file=sys.stderr)
     tables.write(pd.concat([frontier(judged, cost) for cost in COSTS], ignore_index=True), "frontier", path_to_frontier)
     tables.write(pd.concat([crossovers(judged, cost) for cost in COSTS], ignore_index=True), "crossovers", path_to_crossovers)
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from flopstat import tables
 from flopstat.laws import fit_study_laws
-from flopstat.models import ModelCard
+from flopstat.models import read_card
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -22,7 +22,7 @@ def main(
     path_to_problems: Path,
     path_to_laws: Path,
 ) -> None:
-    cards = {card.name: card for card in map(ModelCard.read, paths_to_cards)}
+    cards = {card.name: card for card in map(read_card, paths_to_cards)}
     grades = {arm: tables.read("grades", path) for arm, path in zip(arms, paths_to_grades, strict=True)}
     rows = fit_study_laws(grades, cards, references, tables.read("problems", path_to_problems), config)
     tables.write(pd.DataFrame(rows, columns=list(tables.TABLES["laws"])), "laws", path_to_laws)

@@ -18,7 +18,7 @@ def main(arms: list[str], paths_to_measured: list[Path], path_to_table: Path) ->
         for arm, path in zip(arms, paths_to_measured, strict=True)
         for row in json.loads(path.read_text(encoding="utf-8"))["rows"]
     ]
-    tables.write(pd.DataFrame(rows), "calibration", path_to_table)
+    tables.write(pd.DataFrame(rows, columns=list(tables.TABLES["calibration"])), "calibration", path_to_table)
 
 
 if __name__ == "__main__":

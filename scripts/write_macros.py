@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flopstat import tables
-from flopstat.models import ModelCard
+from flopstat.models import read_card
 from flopstat.paper import macros
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def main(
     path_to_macros: Path,
 ) -> None:
     loaded = {name: tables.read(name, path) for name, path in paths_to_tables.items()}
-    cards = [ModelCard.read(path) for path in paths_to_cards]
+    cards = [read_card(path) for path in paths_to_cards]
     measured = [json.loads(path.read_text(encoding="utf-8")) for path in paths_to_measured]
     path_to_macros.write_text(macros(config, loaded, cards, measured), encoding="utf-8")
 

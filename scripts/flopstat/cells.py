@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from flopstat import bootstrap
-from flopstat.costs import Flops, flops_nominal, flops_seed
+from flopstat.costs import Flops, flops_nominal, flops_of, flops_seed
 from flopstat.errors import InputError
 from flopstat.estimators import NO_ANSWER, check_exchangeable
 from flopstat.grading import count_states
-from flopstat.models import ModelCard
+from flopstat.models import Card, ImportedCard
 from flopstat.strategies import GREEDY, SCORES, Axis, Outcome, Pool, evaluate, permutations_for, strategy
 
 Floats = NDArray[np.float64]
@@ -41,8 +41,11 @@ class Arm:
     greedy_flops: Floats
 
 
-def matrices(grades: pd.DataFrame, gold: dict[str, str], flops: Flops) -> Arm:
+def matrices(grades: pd.DataFrame, gold: dict[str, str], flops: Flops | None) -> Arm:
     """Turn the grades of one (arm, T) into matrices, problems in the order of `gold`.
+
+    A pool without greedy chains has none; scores that some answered chain lacks are left out; FLOPs are NaN where the model's shape or
+    token counts are unknown.
 
     Raises
     ------
@@ -53,32 +56,35 @@ def matrices(grades: pd.DataFrame, gold: dict[str, str], flops: Flops) -> Arm:
     at = {p: r for r, p in enumerate(ids)}
     rows = grades["problem_id"].map(at).to_numpy()
     sample = grades["sample"].to_numpy()
-    k = int(sample.max()) + 1
-    if len(grades) != len(ids) * (k + 1):
-        raise ValueError(f"{len(grades)} chains for {len(ids)} problems: every problem needs samples -1 to {k - 1}")
+    k, has_greedy = int(sample.max()) + 1, bool((sample < 0).any())
+    if len(grades) != len(ids) * (k + has_greedy):
+        raise ValueError(f"{len(grades)} chains for {len(ids)} problems: every problem needs samples {-has_greedy} to {k - 1}")
     answers = grades["answer"].astype(object).where(grades["answer"].notna(), None)
     code_of: list[dict[str, int]] = [{gold[p]: 0} for p in ids]
     codes = np.array([NO_ANSWER if a is None else code_of[r].setdefault(a, len(code_of[r])) for r, a in zip(rows, answers, strict=True)])
 
     def grid(values: Any, dtype: type = float) -> tuple[NDArray[Any], NDArray[Any]]:
-        out: NDArray[Any] = np.empty((len(ids), k + 1), dtype=dtype)
+        out: NDArray[Any] = np.zeros((len(ids), k + 1), dtype=dtype)
         out[rows, sample + 1] = np.asarray(values)
         return out[:, 1:], out[:, 0]
 
     variants, _ = grid(grades["variant"], np.int64)
     check_exchangeable(variants, "grades")
-    prompt = grades["prompt_tokens"].to_numpy()
-    used = (grades["n_tokens"] + grades["answer_tokens"]).to_numpy()
+    prompt = grades["prompt_tokens"].to_numpy(float, na_value=np.nan)
+    used = (grades["n_tokens"] + grades["answer_tokens"]).to_numpy(float, na_value=np.nan)
     tokens, greedy_tokens = grid(used)
     # A forced answer is charged as a live cache takes it; drawn here, it put prompt and chain through the model once more.
-    spent, greedy_spent = grid(np.where(grades["spent_tokens"] > 0, grades["n_tokens"] + grades["spent_tokens"], used))
-    decode, greedy_decode = grid(flops.decode(prompt, used))
-    prefill, _ = grid(flops.prefill(prompt))
+    spent, greedy_spent = grid(np.where(grades["spent_tokens"] > 0, used - grades["answer_tokens"] + grades["spent_tokens"], used))
+    unknown = np.full(len(grades), np.nan)
+    decode, greedy_decode = grid(unknown if flops is None else flops.decode(prompt, used))
+    prefill, _ = grid(unknown if flops is None else flops.prefill(prompt))
     code, _ = grid(codes, np.int64)
     _, greedy_correct = grid(grades["correct"], bool)
+    scores = {name: grid(grades[name].to_numpy(float, na_value=np.nan))[0] for name in SCORES}
+    known = {name: values for name, values in scores.items() if not np.isnan(values[code != NO_ANSWER]).any()}
     return Arm(
         problem_ids=ids,
-        pool=Pool(code, {name: grid(grades[name])[0] for name in SCORES}, greedy_correct.astype(float)),
+        pool=Pool(code, known, greedy_correct.astype(float) if has_greedy else None),
         tokens=tokens.mean(axis=1),
         spent_tokens=spent.mean(axis=1),
         decode_flops=decode.mean(axis=1),
@@ -104,6 +110,11 @@ def _spends(axis: Axis, p: int, b: int) -> bool:
     return (p > 1) == (axis in ("P", "PB")) and (b > 1) == (axis in ("B", "PB"))
 
 
+def lacking(needs: Iterable[str], scores: Container[str]) -> list[str]:
+    """The columns a strategy needs and a pool has not."""
+    return [name for name in needs if name not in scores]
+
+
 def cell_values(pool: Pool, names: list[str], streams: list[int], branches: list[int], permutations: NDArray[np.int64]) -> Iterator[Value]:
     """Every cell of one (arm, T) with P·B <= K."""
     for name, b in itertools.product(names, sorted({1, *branches})):
@@ -112,6 +123,8 @@ def cell_values(pool: Pool, names: list[str], streams: list[int], branches: list
                 yield Value(name, 1, 1, Outcome(pool.greedy, np.zeros(len(pool.greedy)), None, None))
             continue
         rule = strategy(name, b)
+        if lacking(rule.needs, pool.scores):
+            continue
         wanted = [p for p in sorted({1, *streams}) if p * b <= pool.size and _spends(rule.axis, p, b)]
         if wanted:
             outcomes = evaluate(rule, pool, [p * b for p in wanted], permutations)
@@ -122,11 +135,11 @@ def cell_values(pool: Pool, names: list[str], streams: list[int], branches: list
 class ArmFacts:
     """What a cell's row says of its arm."""
 
-    card: ModelCard
+    card: Card
     precision: str
-    bits_effective: float
-    c_counted: float  # FLOP per token and parameter
-    c_effective: tuple[float, float, float]  # median, low, high, for a prefill at batch 1
+    bits_effective: float | None
+    c_counted: float | None  # FLOP per token and parameter
+    c_effective: tuple[float, float, float] | None  # median, low, high, for a prefill at batch 1
 
     @property
     def name(self) -> str:
@@ -143,7 +156,7 @@ class ArmFacts:
         }
 
 
-def _accuracy_columns(value: Value, states: dict[str, int], w: Floats, confidence: float, recipe: bool) -> dict[str, Any]:
+def _accuracy_columns(value: Value, states: dict[str, int], w: Floats, confidence: float, recipe: bool, card: Card) -> dict[str, Any]:
     """Accuracy, interval, its parts, the bounds that failed chains leave open, and flags.
 
     A cell of k chains meets a failed one with probability at most k·n_failed/n_asked, so that far its accuracy could lie on either side;
@@ -158,6 +171,7 @@ def _accuracy_columns(value: Value, states: dict[str, int], w: Floats, confidenc
     k = value.p * value.b
     met = k * states["n_failed"] / states["n_asked"]
     flags = ["small_counts"] * bool(interval.wilson[0]) + ["recipe_T"] * recipe
+    flags += card.flags if isinstance(card, ImportedCard) else ()
     if outcome.monte_carlo is not None and np.sqrt((outcome.monte_carlo**2).sum()) / n > MONTE_CARLO_SHARE * total:
         flags.append("monte_carlo")
     changed = dict.fromkeys(("changed", "changed_low", "changed_high"), np.nan)
@@ -180,11 +194,19 @@ def _accuracy_columns(value: Value, states: dict[str, int], w: Floats, confidenc
     }
 
 
-def _cost_columns(value: Value, facts: ArmFacts, t: int, answer: int, spent: Floats, w: Floats, confidence: float) -> dict[str, Any]:
-    """The three FLOP columns with their limits: calibration's range, none, and the bootstrap over problems."""
+def _cost_columns(
+    value: Value, facts: ArmFacts, t: int, answer: int, mean_tokens: float, spent: Floats, w: Floats, confidence: float
+) -> dict[str, Any]:
+    """The three FLOP columns with their limits: calibration's range, none, and the bootstrap over problems; NaN where unknown."""
     low, high = bootstrap.mean_interval(spent[:, None], w, confidence)
-    seed = [flops_seed(value.b, t, facts.card.n_params, c) for c in facts.c_effective]
-    nominal = [flops_nominal(value.p, value.b, t, answer, facts.card.n_params, facts.c_counted)] * 3
+    unknown = [np.nan] * 3
+    seed = unknown if facts.c_effective is None else [flops_seed(value.b, t, facts.card.n_params, c) for c in facts.c_effective]
+    if isinstance(facts.card, ImportedCard):
+        nominal = [facts.card.nominal_flops(value.p * value.b, mean_tokens)] * 3
+    elif facts.c_counted is None:
+        nominal = unknown
+    else:
+        nominal = [flops_nominal(value.p, value.b, t, answer, facts.card.n_params, facts.c_counted)] * 3
     counted = [float(spent.mean()), float(low[0]), float(high[0])]
     costs = {"flops_seed": seed, "flops_nominal": nominal, "flops": counted}
     return {f"{name}{end}": v for name, three in costs.items() for end, v in zip(("", "_low", "_high"), three, strict=True)}
@@ -222,7 +244,7 @@ def estimate_arm(
         One row per (cell, split), and one per (cell, problem) with its accuracy and FLOPs: what paired intervals are made from.
     """
     budgets, statistics = config["budgets"], config["statistics"]
-    flops = Flops.of(facts.card)
+    flops = flops_of(facts.card)
     answer = budgets["answer_tokens"] if budgets["forcing"] == "force_answer" else 0
     permutations = permutations_for(config["samples"], PERMUTATIONS, config["seed"])
     rows: list[dict[str, Any]] = []
@@ -238,7 +260,8 @@ def estimate_arm(
             part = grades[(grades["T"] == t) & (grades["split"] == split)]
             arm = matrices(part, gold, flops)
             is_greedy = part["sample"] < 0
-            states = {greedy: _checked_states(part.loc[is_greedy == greedy, "state"], f"{facts.name}, T = {t}") for greedy in (False, True)}
+            kinds = sorted(set(is_greedy))
+            states = {greedy: _checked_states(part.loc[is_greedy == greedy, "state"], f"{facts.name}, T = {t}") for greedy in kinds}
             for value in cell_values(arm.pool, config["strategies"], budgets["P"], budgets["B"], permutations):
                 greedy, k = value.strategy == GREEDY, value.p * value.b
                 tokens = arm.greedy_tokens if greedy else k * arm.tokens
@@ -249,23 +272,30 @@ def estimate_arm(
                     facts.columns(config["study"])
                     | cell
                     | {"mean_tokens": float(tokens.mean()), "mean_spent_tokens": float(drawn.mean())}
-                    | _accuracy_columns(value, states[greedy], w, statistics["confidence"], t in budgets["T_recipe"])
-                    | _cost_columns(value, facts, t, answer, spent, w, statistics["confidence"])
+                    | _accuracy_columns(value, states[greedy], w, statistics["confidence"], t in budgets["T_recipe"], facts.card)
+                    | _cost_columns(value, facts, t, answer, float(arm.tokens.mean()), spent, w, statistics["confidence"])
                 )
                 each = {"problem_id": arm.problem_ids, "difficulty": chosen["difficulty"].to_numpy()}
                 long.append(pd.DataFrame(each | {"arm": facts.name, "accuracy": value.outcome.accuracy, "flops": spent} | cell))
     return pd.DataFrame(rows), pd.concat(long, ignore_index=True)
 
 
-def skipped(facts: ArmFacts, config: dict[str, Any]) -> list[dict[str, Any]]:
-    """Cells whose P·B exceeds the pool."""
-    k = config["samples"]
-    budgets = config["budgets"]
-    return [
-        facts.columns(config["study"]) | {"T": t, "P": p, "B": b, "strategy": name, "reason": f"P·B = {p * b} exceeds the pool of K = {k}"}
-        for t in budgets["T"]
-        for name in config["strategies"]
-        for p in budgets["P"]
-        for b in budgets["B"]
-        if p * b > k and name != GREEDY and _spends(strategy(name, b).axis, p, b)
-    ]
+def skipped(facts: ArmFacts, config: dict[str, Any], grades: pd.DataFrame | None = None) -> list[dict[str, Any]]:
+    """Cells without an estimate: P·B exceeds the pool, or its grades lack a column that the strategy needs, as imported ones may."""
+    k, budgets = config["samples"], config["budgets"]
+    rows = []
+    for t, name, p, b in itertools.product(budgets["T"], config["strategies"], budgets["P"], budgets["B"]):
+        is_cell = p * b == 1 if name == GREEDY else _spends(strategy(name, b).axis, p, b)
+        missing = "" if grades is None else _missing(name, grades)
+        reason = f"P·B = {p * b} exceeds the pool of K = {k}" if p * b > k else missing and f"needs {missing}, which these samples lack"
+        if is_cell and reason:
+            rows.append(facts.columns(config["study"]) | {"T": t, "P": p, "B": b, "strategy": name, "reason": reason})
+    return rows
+
+
+def _missing(name: str, grades: pd.DataFrame) -> str:
+    """What a strategy needs and an arm's grades lack, in words; empty if nothing."""
+    if name == GREEDY:
+        return "" if (grades["sample"] < 0).any() else "a chain with sample -1 of every problem"
+    answered = grades.loc[grades["state"] == "answered"]
+    return ", ".join(lacking(strategy(name, 1).needs, [column for column in SCORES if answered[column].notna().all()]))

@@ -139,6 +139,24 @@ def evaluate(
     typer.echo(f"{out}: {len(table)} rows, accuracy with {confidence:.0%} intervals over {table['estimand'].iloc[0]}")
 
 
+@app.command("import")
+def import_(
+    kind: Annotated[str, typer.Argument(help="lm-eval, inspect, lighteval, monkeys, kinetics, gsm8k-solutions, jsonl, csv or parquet.")],
+    path: Annotated[Path, typer.Argument(help="The log; nothing in it is trusted.")],
+    out: Annotated[Path, typer.Option(help="Samples to write, .parquet; the problems go beside it as .problems.jsonl.")],
+    model: Annotated[str | None, typer.Option(help="Name of the model where the log holds none.")] = None,
+    n_params: Annotated[int | None, typer.Option(min=1, help="Its parameters where the log does not say.")] = None,
+    precision: Annotated[str | None, typer.Option(help="How its weights were held where the log does not say.")] = None,
+    only: Annotated[str | None, typer.Option(help="Keep the samples of this model only.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the account as JSON.")] = False,
+) -> None:
+    """Turn samples that another tool drew into the Sample form; what is not known is null, what is dropped is listed."""
+    from flopstat.importers.samples import Declared, import_samples
+
+    done = import_samples(kind, path, out, Declared(model, n_params, precision), only)
+    typer.echo(json.dumps({"out": str(out)} | vars(done)) if as_json else f"{out}: {done.described()}")
+
+
 @app.command()
 def summary(study: Annotated[Path, typer.Option(help="Results folder of the study.")]) -> None:
     """Print a study's answer in plain text: best cells for a few budgets, crossovers, where the files lie."""

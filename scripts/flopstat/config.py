@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,35 @@ def _refuse_non_finite(value: Any, where: str) -> None:
         raise InputError(f"{where}: {value} is not a finite number")
 
 
+IMPORT_ONLY = ("log_model", "n_params", "tokens_per_solution", "external_samples")
+UNKNOWN = "unknown"  # precision of samples whose log does not hold it
+
+
+def _check_import(model: Config, where: str) -> None:
+    """What an imported pool's entry must have and what no other may have."""
+    if model["source"] == "import":
+        if len(model["precisions"]) != 1:
+            raise InputError(f"{where}.precisions: an imported pool has one; give each precision an entry of its own")
+        return
+    if UNKNOWN in model["precisions"]:
+        raise InputError(f"{where}.precisions: {UNKNOWN} is for source import; name how the weights are held")
+    for key in IMPORT_ONLY:
+        if model[key] is not None:
+            raise InputError(f"{where}.{key}: is for source import only; drop it")
+
+
+def _check_pairs(config: Config) -> None:
+    there = arms(config)
+    for i, pair in enumerate(config["pairs"]):
+        for arm in pair:
+            if arm not in there:
+                raise InputError(f"pairs.{i}: {arm!r} is no arm of this study; its arms are {', '.join(there)}")
+
+
 def _cross_check(config: Config) -> None:
     """What a schema cannot say. Each message names the key and the remedy."""
     dataset, budgets = config["dataset"], config["budgets"]
-    for source, keys in {"local": ["path"], "hub": ["repo", "revision"]}.items():
+    for source, keys in {"local": ["path"], "hub": ["repo", "revision"], "import": ["path"]}.items():
         for key in keys:
             if dataset["source"] == source and not dataset[key]:
                 raise InputError(f"dataset.{key}: needed for dataset.source {source}; set it")
@@ -76,12 +102,13 @@ def _cross_check(config: Config) -> None:
         if model["name"].lower() in names:
             raise InputError(f"{where}.name {model['name']!r}: stands twice (upper and lower case count as one); rename one model")
         names.add(model["name"].lower())
-        for source, keys in {"local": ["path"], "gguf": ["path"], "hub": ["repo", "revision"]}.items():
+        for source, keys in {"local": ["path"], "gguf": ["path"], "hub": ["repo", "revision"], "import": ["path"]}.items():
             for key in keys:
                 if model["source"] == source and not model[key]:
                     raise InputError(f"{where}.{key}: needed for source {source}; set it")
+        _check_import(model, where)
         stored = [p for p in model["precisions"] if p.startswith("gguf-")]
-        if stored and model["source"] != "gguf":
+        if stored and model["source"] not in ("gguf", "import"):
             raise InputError(f"{where}.precisions: {stored[0]} needs source gguf")
         if model["source"] == "gguf" and (len(stored) != 1 or model["precisions"][0] != stored[0]):
             raise InputError(f"{where}.precisions: a GGUF model's first precision is that of its file, such as gguf-q4_1")
@@ -89,6 +116,7 @@ def _cross_check(config: Config) -> None:
         raise InputError("sampling.device_memory: bounds nothing without sampling.offload; set that to cpu or disk, or leave this out")
     if budgets["forcing"] == "extend" and (budgets["extend_minimum"] or 0) > max(budgets["T"]):
         raise InputError("budgets.extend_minimum: above the largest T, so every chain would be cut; lower it")
+    _check_pairs(config)
     unknown = sorted(set(budgets["T_recipe"]) - set(budgets["T"]))
     if unknown:
         raise InputError(f"budgets.T_recipe: {unknown} are not in budgets.T; add them there or drop them here")
@@ -116,6 +144,9 @@ def resolve(raw: Config) -> Config:
         raise InputError(f"config: a mapping is wanted, found {type(config).__name__}")
     _refuse_non_finite(config, "")
     _fill(config, schema())
+    for model in config["models"] if isinstance(config.get("models"), list) else []:
+        if isinstance(model, dict) and model.get("source") == "import":
+            model.setdefault("precisions", [UNKNOWN])
     validator = jsonschema.Draft202012Validator(schema())
     errors = sorted(validator.iter_errors(config), key=lambda e: (-len(e.absolute_path), str(e.absolute_path)))
     if errors:
@@ -158,6 +189,16 @@ def load(*paths: Path) -> Config:
 def arms(config: Config) -> list[str]:
     """Names of the arms, `<model>@<precision>`, in the order of the config."""
     return [f"{model['name']}@{precision}" for model in config["models"] for precision in model["precisions"]]
+
+
+def imported(config: Config) -> list[str]:
+    """Names of the models whose samples are imported."""
+    return [model["name"] for model in config["models"] if model["source"] == "import"]
+
+
+def one_of(names: list[str]) -> str:
+    """Pattern of a wildcard that takes these values only; without any it matches nothing."""
+    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 def shards(config: Config) -> list[str]:

@@ -18,9 +18,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from flopstat.models import ModelCard
+from flopstat.models import Card, ModelCard
+
+COSTS = ("flops", "flops_nominal")  # those that frontiers and crossovers are drawn on
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,22 @@ class Flops:
         passes = np.maximum(n - 1, 0)
         attended = passes * p + n * passes / 2
         return np.asarray(passes * 2.0 * (self.layer_weights + self.head_weights) + self.attention * attended, dtype=np.float64)
+
+
+def flops_of(card: Card) -> Flops | None:
+    """FLOP counts of a model, None if its samples were imported: its shape is not known."""
+    return Flops.of(card) if isinstance(card, ModelCard) else None
+
+
+def headline_cost(table: pd.DataFrame) -> str | None:
+    """The cost that a study's figure, paper and summary stand on: counted FLOPs, or nominal ones where no arm has those; None without any.
+
+    Parameters
+    ----------
+    table : table
+        configurations.csv.
+    """
+    return next((name for name in COSTS if table[name].notna().any()), None)
 
 
 def c_counted(card: ModelCard, tokens: int) -> float:

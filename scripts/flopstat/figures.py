@@ -12,6 +12,9 @@ import seaborn as sns
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 
+from flopstat.costs import headline_cost
+from flopstat.errors import InputError
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -37,19 +40,23 @@ SERIES = {
     "best_of_mean_logprob": ("best of B by mean log-probability", "^", "--"),
 }
 
+COST_NAMES = {"flops": "FLOP per problem (counted)", "flops_nominal": "FLOP per problem (nominal)"}
 
-def _series(configurations: pd.DataFrame, frontier: pd.DataFrame, references: dict[str, str]) -> pd.DataFrame:
-    """The points of the figure: panel, series and cell, by rising cost within a curve."""
-    study = configurations[configurations["split"] == "study"]
+
+def _series(configurations: pd.DataFrame, frontier: pd.DataFrame, references: dict[str, str], cost: str) -> pd.DataFrame:
+    """The points of the figure: panel, series and cell, by rising cost within a curve; `flops` is the cost drawn."""
+    study = configurations[(configurations["split"] == "study") & configurations[cost].notna()]
+    study = study.assign(**{f"flops{end}": study[f"{cost}{end}"] for end in ("", "_low", "_high")})
     top = study["T"] == study["T"].max()
     is_reference = study["precision"] == study["model"].map(references)
     single = study["strategy"] == "single"
     parts = [study[single & is_reference].assign(panel="axes", series="single")]
     for name in ("majority", "best_of_mean_logprob"):
-        parts.append(study[top & is_reference & ((study["strategy"] == name) | single)].assign(panel="axes", series=name))
+        if (study["strategy"] == name).any():  # else its curve would be one chain alone
+            parts.append(study[top & is_reference & ((study["strategy"] == name) | single)].assign(panel="axes", series=name))
     parts.append(study[top & is_reference & (study["strategy"] == "greedy")].assign(panel="axes", series="greedy"))
     parts.append(study[top & ((study["strategy"] == "majority") | single)].assign(panel="precisions", series="majority"))
-    flops = frontier[frontier["cost"] == "flops"]
+    flops = frontier[frontier["cost"] == cost]
     edge = flops.rename(columns={"value": "flops"}).assign(panel="axes", series="frontier", flops_low=np.nan, flops_high=np.nan)
     wanted = ["panel", "series", "arm", "model", "n_params", "precision", "T", "P", "B", "strategy", "flops", "flops_low", "flops_high"]
     wanted += ["accuracy", "accuracy_low", "accuracy_high"]
@@ -78,14 +85,25 @@ def plot_accuracy(
     Left: the axes T, P and B at each model's reference precision, the Pareto frontier over all cells with its simultaneous band, and the
     cost range in which the larger model's single pass overtakes the best of the smaller. Right: votes at the largest T by precision.
 
+    Without counted FLOPs, as with imported samples only, the nominal ones are drawn. Arms of unknown cost are left out.
+
     Returns
     -------
     The points drawn, one row each.
+
+    Raises
+    ------
+    InputError
+        If no arm has a cost.
     """
     mpl.use("agg")
     import matplotlib.pyplot as plt
 
-    data = _series(configurations, frontier, references)
+    cost = headline_cost(configurations)
+    if cost is None:
+        arms = ", ".join(dict.fromkeys(configurations["arm"]))
+        raise InputError(f"figure: no cost is known for {arms}; declare models.N.tokens_per_solution, or import token counts")
+    data = _series(configurations, frontier, references, cost)
     models = data[["model", "n_params"]].drop_duplicates().sort_values("n_params")["model"].tolist()
     colors = dict(zip(models, sns.color_palette("colorblind", len(models)), strict=True))
     precisions = list(dict.fromkeys(configurations["precision"]))
@@ -94,14 +112,14 @@ def plot_accuracy(
         left.set_xscale("log")
         _draw_axes(left, data[data["panel"] == "axes"], colors)
         _draw_precisions(right, data[data["panel"] == "precisions"], colors, precisions)
-        _draw_crossovers(left, crossovers, colors)
+        _draw_crossovers(left, crossovers[crossovers["cost"] == cost], colors)
         left.set_ylabel("accuracy (correct / asked)")
         n = int(configurations.loc[configurations["split"] == "study", "n_problems"].iloc[0])
         left.set_title(f"(a) T, P and B at the reference precision, {n} problems")
         right.set_title("(b) votes at the largest T, by precision")
         right.yaxis.set_tick_params(labelleft=True)
         for ax in (left, right):
-            ax.set_xlabel("FLOP per problem (counted)")
+            ax.set_xlabel(COST_NAMES[cost])
             _label_costs(ax)
         top = float(data[["accuracy_high", "band_high"]].max().max())
         left.set_ylim(-0.02, 1.02 if top > 0.4 else 1.3 * top)  # near the floor the upper half would be empty
@@ -145,7 +163,7 @@ def _draw_axes(ax: Axes, data: pd.DataFrame, colors: dict[str, Any]) -> None:
 
 def _draw_crossovers(ax: Axes, crossovers: pd.DataFrame, colors: dict[str, Any]) -> None:
     """Shade the cost range in which each larger model's single pass overtakes, and mark where it is ahead for sure."""
-    rows = crossovers[(crossovers["cost"] == "flops") & (crossovers["kind"] == "single") & crossovers["at_high"].notna()]
+    rows = crossovers[(crossovers["kind"] == "single") & crossovers["at_high"].notna()]
     left, right = ax.get_xlim()
     for number, (_, row) in enumerate(rows.iterrows()):
         low, high, large = float(row["at_low"]), float(row["at_high"]), str(row["large"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import moocore
@@ -13,15 +13,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from flopstat import bootstrap
+from flopstat.costs import COSTS
+from flopstat.tables import TABLES
 
 Floats = NDArray[np.float64]
 
 KEYS = ["arm", "T", "P", "B", "strategy"]
-COSTS = ("flops", "flops_nominal")
 HALVES = 50  # random halves of the problems that the best cell is chosen on
 HALF_REPLICATES = 400
 
-Status = Literal["found", "at_entry", "none_in_range", "not_separable", "one_model"]
+Status = Literal["found", "at_entry", "none_in_range", "not_separable", "one_model", "unknown_cost"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,18 @@ def judge(configurations: pd.DataFrame, per_problem: pd.DataFrame, config: dict[
     return Judged(cells, values, strata, w, config["samples"], statistics["confidence"], config["seed"])
 
 
+def unknown_costs(judged: Judged) -> dict[str, list[str]]:
+    """Arms that take no part in a cost's frontier because some cell of theirs has no such cost, by cost."""
+    cells = judged.cells
+    return {cost: arms for cost in COSTS if (arms := list(dict.fromkeys(cells.loc[cells[cost].isna(), "arm"])))}
+
+
+def with_cost(judged: Judged, cost: str) -> Judged:
+    """The cells of known cost."""
+    known = judged.cells[cost].notna().to_numpy()
+    return replace(judged, cells=judged.cells[known].reset_index(drop=True), values=judged.values[:, known])
+
+
 def pareto(cost: Floats, accuracy: Floats) -> NDArray[np.bool_]:
     """Cells that no other beats: none costs no more with higher accuracy, or less with no lower accuracy. Equal cells stay together."""
     mask: NDArray[np.bool_] = moocore.is_nondominated(np.column_stack([cost, -accuracy]), keep_weakly=True)
@@ -68,9 +81,12 @@ def frontier(judged: Judged, cost: str) -> pd.DataFrame:
     """The Pareto cells of one cost column, by rising cost.
 
     band: running maximum over cost of the simultaneous limits of all cells. p_on_frontier and attainment describe the bootstrap. Costs
-    are held at their means. # ASSUME the cost of a cell is known: its own interval does not enter frontier and crossovers
+    are held at their means. Cells without that cost take no part. # ASSUME the cost of a cell is known: its own interval does not enter
     """
+    judged = with_cost(judged, cost)
     cells = judged.cells
+    if cells.empty:
+        return pd.DataFrame(columns=list(TABLES["frontier"]))
     value = cells[cost].to_numpy(dtype=float)
     accuracy = cells["accuracy"].to_numpy(dtype=float)
     low, high, _ = bootstrap.simultaneous_limits(accuracy, judged.boot, judged.confidence)
@@ -217,25 +233,38 @@ def crossover(grid: Floats, difference: Floats, boot: Floats, confidence: float,
 
 
 def crossovers(judged: Judged, cost: str) -> pd.DataFrame:
-    """Crossovers of neighbours in size: the larger one's single pass, greedy pass and best cell against the best of the smaller."""
+    """Crossovers of neighbours in size: the larger one's single pass, greedy pass and best cell against the best of the smaller.
+
+    Models of one size are no neighbours in it. A pair of which one has no such cost gets one row that says so; a kind of cell that the
+    larger model lacks gets none.
+    """
     cells = judged.cells
-    sizes = cells[["model", "n_params"]].drop_duplicates().sort_values("n_params")["model"].tolist()
-    empty = Crossover("one_model", np.nan, np.nan, np.nan, np.nan)
-    rows: list[dict[str, Any]] = []
-    if len(sizes) == 1:
-        rows.append({"cost": cost, "small": sizes[0], "large": sizes[0], "kind": "best", **vars(empty)})
+    models = cells[["model", "n_params"]].drop_duplicates().sort_values("n_params", kind="stable")
     value = cells[cost].to_numpy(dtype=float)
     accuracy = cells["accuracy"].to_numpy(dtype=float)
-    for small, large in itertools.pairwise(sizes):
-        mine = (cells["model"] == small).to_numpy()
+    known = ~np.isnan(value)
+    rows: list[dict[str, Any]] = []
+
+    def add(small: str, large: str, kind: str, found: Crossover) -> None:
+        rows.append({"cost": cost, "small": small, "large": large, "kind": kind, **vars(found)})
+
+    if len(models) == 1:
+        only = str(models["model"].iloc[0])
+        add(only, only, "best", Crossover("one_model", np.nan, np.nan, np.nan, np.nan))
+    for (small, n_small), (large, n_large) in itertools.pairwise(models.itertuples(index=False, name=None)):
+        if n_small == n_large:
+            continue
+        mine, larger = ((cells["model"] == model).to_numpy() & known for model in (small, large))
+        if not (mine.any() and larger.any()):
+            add(small, large, "best", Crossover("unknown_cost", np.nan, np.nan, np.nan, np.nan))
+            continue
         for kind in ("single", "greedy", "best"):
-            theirs = (cells["model"] == large).to_numpy()
-            if kind != "best":
-                theirs = theirs & (cells["strategy"] == kind).to_numpy()
+            theirs = larger if kind == "best" else larger & (cells["strategy"] == kind).to_numpy()
+            if not theirs.any():
+                continue
             grid = np.unique(value[mine | theirs])
             grid = grid[grid >= max(value[theirs].min(), value[mine].min())]
             f_large, boot_large = best_at(value[theirs], accuracy[theirs], judged.boot[:, theirs], grid)
             f_small, boot_small = best_at(value[mine], accuracy[mine], judged.boot[:, mine], grid)
-            found = crossover(grid, f_large - f_small, boot_large - boot_small, judged.confidence, judged.n_problems)
-            rows.append({"cost": cost, "small": small, "large": large, "kind": kind, **vars(found)})
-    return pd.DataFrame(rows)
+            add(small, large, kind, crossover(grid, f_large - f_small, boot_large - boot_small, judged.confidence, judged.n_problems))
+    return pd.DataFrame(rows, columns=list(TABLES["crossovers"]))

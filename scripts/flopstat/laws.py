@@ -12,9 +12,9 @@ from scipy.special import logit
 
 from flopstat import bootstrap
 from flopstat.cells import matrices
-from flopstat.costs import Flops
+from flopstat.costs import flops_of
 from flopstat.estimators import majority_at_all_k
-from flopstat.models import ModelCard
+from flopstat.models import Card, ImportedCard
 
 Floats = NDArray[np.float64]
 
@@ -177,7 +177,7 @@ def fit_alpha(quantized: Floats, n_params: int, references: list[tuple[int, Floa
 
 def fit_study_laws(
     grades: dict[str, pd.DataFrame],
-    cards: dict[str, ModelCard],
+    cards: dict[str, Card],
     references: dict[str, str],
     problems: pd.DataFrame,
     config: dict[str, Any],
@@ -204,14 +204,16 @@ def fit_study_laws(
         for arm, table in grades.items():
             card = cards[arm.split("@")[0]]
             part = table[(table["T"] == t) & (table["split"] == "calibration")]
-            pool = matrices(part, gold, Flops.of(card)).pool
+            if part.empty:  # imported samples have one T
+                continue
+            pool = matrices(part, gold, flops_of(card)).pool
             single[arm] = pool.correct.mean(axis=1)
             if pool.size >= 4:
                 rows.append(fit_kappa(majority_at_all_k(pool.codes, pool.gold), w, statistics["confidence"]).row(arm, t))
-        curve = [(cards[arm.split("@")[0]].n_params, single[arm]) for arm in grades if arm in is_reference]
+        curve = [(cards[arm.split("@")[0]].n_params, single[arm]) for arm in single if arm in is_reference]
         for arm, values in single.items():
             model = arm.split("@")[0]
-            if arm in is_reference:
+            if arm in is_reference or isinstance(cards[model], ImportedCard):
                 continue
             if f"{model}@{references[model]}" not in is_reference:
                 why = f"not identified: {model} has no unquantised reference arm in this study"

@@ -70,6 +70,49 @@ class ModelCard:
             raise InputError(f"{path}: not a model card; make it again with `snakemake {path}`") from None
 
 
+@dataclass(frozen=True)
+class ImportedCard:
+    """What the study knows of a model that only its samples are known of."""
+
+    name: str
+    source: str  # always "import"
+    stored: str  # the log as the config names it
+    log_sha256: str
+    n_params: int
+    tokens_per_solution: int | None  # declared
+    external_samples: int  # declared: samples that the other tool drew for each one in the log
+    dropped: dict[str, int]  # fields of the log that were left out
+    unknown: dict[str, int]  # fields of the Sample form that the log lacks, with the number of samples
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+
+    @property
+    def flags(self) -> list[str]:
+        """What a cell's row says of its origin."""
+        declared = {"declared_tokens": self.tokens_per_solution is not None, "external_samples": self.external_samples > 1}
+        return ["imported", *(name for name, is_declared in declared.items() if is_declared)]
+
+    def nominal_flops(self, chains: int, mean_tokens: float) -> float:
+        """2·N·tokens·chains·external_samples, tokens as declared, else the mean of the log's own counts: NaN where neither is known.
+
+        # ASSUME 2 FLOP per parameter and token for models of unknown shape; prefill and verifier passes are left out
+
+        Worked by hand: 2·1000·100 tokens·3 chains·10 external samples = 6,000,000.
+        """
+        tokens = mean_tokens if self.tokens_per_solution is None else self.tokens_per_solution
+        return 2.0 * self.n_params * tokens * chains * self.external_samples
+
+
+Card = ModelCard | ImportedCard
+
+
+def read_card(path: Path) -> Card:
+    """Card of a model or of an imported pool."""
+    values = json.loads(path.read_text(encoding="utf-8"))
+    return ImportedCard(**values) if values["source"] == "import" else ModelCard(**values)
+
+
 def sha256_of_files(paths: list[Path]) -> str:
     """One SHA-256 over the contents of files, in the order of their names."""
     total = hashlib.sha256()

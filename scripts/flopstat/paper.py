@@ -10,7 +10,7 @@ import pandas as pd
 
 from flopstat.cells import PERMUTATIONS
 from flopstat.frontier import HALVES
-from flopstat.models import ModelCard
+from flopstat.models import Card, ImportedCard
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -106,6 +106,8 @@ def _crossover_sentence(row: pd.Series) -> str:
         return f"{subject} is ahead of the best of {small} as soon as it is affordable, at {number(row['at'])} FLOP per problem."
     if row["status"] == "none_in_range":
         return f"{subject} never overtakes the best of {small} in the measured range."
+    if row["status"] == "unknown_cost":
+        return f"{large} and {small} are not compared, for one of them has no counted cost."
     if row["status"] == "one_model":
         return "The study has one model, so no crossover is asked for."
     more = f"; about {int(row['n_more'])} more problems would settle it" if pd.notna(row["n_more"]) else ""
@@ -124,11 +126,15 @@ def _arm_rows(configurations: pd.DataFrame, laws: pd.DataFrame) -> str:
     for _, cell in top.iterrows():
         mine = laws[(laws["arm"] == cell["arm"]) & (laws["T"] == cell["T"])]
         rows.append(
-            f"{escape(cell['arm'])} & {number(cell['n_params'])} & {cell['bits_effective']:.2f} & "
+            f"{escape(cell['arm'])} & {number(cell['n_params'])} & {_two_digits(cell['bits_effective'])} & "
             f"{percent(cell['accuracy'], cell['accuracy_low'], cell['accuracy_high'])} & "
             f"{_parameter(mine, 'kappa', 100 * math.log(2))} & {_parameter(mine, 'alpha', 1.0)} \\\\"
         )
     return "\n".join(rows)
+
+
+def _two_digits(value: float) -> str:
+    return f"{value:.2f}" if pd.notna(value) else "--"
 
 
 def _parameter(laws: pd.DataFrame, name: str, scale: float) -> str:
@@ -165,13 +171,19 @@ def _dataset_sentence(config: dict[str, Any]) -> str:
     return f"Problems are read from the file \\texttt{{{escape(str(dataset['path']).rsplit('/', maxsplit=1)[-1])}}}."
 
 
-def _limits(config: dict[str, Any], cards: list[ModelCard], configurations: pd.DataFrame) -> str:
+def _limits(config: dict[str, Any], cards: list[Card], configurations: pd.DataFrame) -> str:
     best = configurations.loc[configurations["split"] == "study", "accuracy"].max()
     out = []
     if all(card.source == "ladder" for card in cards):
         out.append(
             "The models are tiny and trained on the same kind of problem they are judged on: the study shows methods at work, and "
             "says nothing about large language models."
+        )
+    if any(isinstance(card, ImportedCard) for card in cards):
+        names = _joined([escape(card.name) for card in cards if isinstance(card, ImportedCard)])
+        out.append(
+            f"The samples of {names} were imported: how they were drawn is not known here, they are judged at the largest $T$ only, and "
+            "have no counted cost."
         )
     if best < 0.1:
         out.append("Every configuration is near the floor, so differences between them carry little information.")
@@ -182,9 +194,7 @@ def _limits(config: dict[str, Any], cards: list[ModelCard], configurations: pd.D
     return " ".join(out)
 
 
-def values(
-    config: dict[str, Any], tables: dict[str, pd.DataFrame], cards: list[ModelCard], measured: list[dict[str, Any]]
-) -> dict[str, str]:
+def values(config: dict[str, Any], tables: dict[str, pd.DataFrame], cards: list[Card], measured: list[dict[str, Any]]) -> dict[str, str]:
     """All macros as name and LaTeX text."""
     configurations, problems = tables["configurations"], tables["problems"]
     account = dict(zip(tables["refusals"]["reason"], tables["refusals"]["n_problems"], strict=True))
@@ -194,7 +204,8 @@ def values(
     arms = list(dict.fromkeys(configurations["arm"]))
     study = configurations[configurations["split"] == "study"]
     calibration = tables["calibration"]
-    first = calibration[calibration["arm"] == arms[0]].set_index(["phase", "metric"])
+    measured_arm = next(arm for arm in arms if arm in set(calibration["arm"]))  # the first that was drawn here
+    first = calibration[calibration["arm"] == measured_arm].set_index(["phase", "metric"])
     effective = first.loc[("prefill", "c_effective")]
     effective = effective.iloc[0] if isinstance(effective, pd.DataFrame) else effective
     counted = float(np.atleast_1d(first.loc[("prefill", "c_counted"), "value"])[0])
@@ -228,7 +239,7 @@ def values(
         "ShareTruncated": f"{100 * states['n_truncated'] / states['n_asked']:.1f}",
         "NFailed": str(int(states["n_failed"])),
         "Hardware": escape(f"{hardware['processor']}, {hardware['threads']} threads, {config['sampling']['compute_dtype']}"),
-        "CalibrationArm": escape(arms[0]),
+        "CalibrationArm": escape(measured_arm),
         "CEffective": number(float(effective["value"])),
         "CEffectiveLow": number(float(effective["low"])),
         "CEffectiveHigh": number(float(effective["high"])),
@@ -245,7 +256,7 @@ def values(
     return {f"FS{name}": text for name, text in ordered.items()}
 
 
-def macros(config: dict[str, Any], tables: dict[str, pd.DataFrame], cards: list[ModelCard], measured: list[dict[str, Any]]) -> str:
+def macros(config: dict[str, Any], tables: dict[str, pd.DataFrame], cards: list[Card], measured: list[dict[str, Any]]) -> str:
     """The text of macros.tex."""
     lines = [f"\\newcommand{{\\{name}}}{{{text}}}" for name, text in values(config, tables, cards, measured).items()]
     return "% Generated from the tables of the study. Do not edit.\n" + "\n".join(lines) + "\n"

@@ -139,6 +139,8 @@ def check_models(config: Config) -> None:
     device, compute_dtype, offload = likely_device(sampling["device"]), sampling["compute_dtype"], sampling["offload"]
     check_device(device, compute_dtype, offload)
     for entry in config["models"]:
+        if entry["source"] == "import":
+            continue
         if entry["source"] == "ladder" and not (LADDER / entry["name"] / "config.json").is_file():
             shipped = sorted(p.parent.name for p in LADDER.glob("*/config.json"))
             raise InputError(f"models {entry['name']}: not a shipped ladder model; shipped are {', '.join(shipped) or 'none'}")

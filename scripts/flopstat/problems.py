@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,13 +121,23 @@ def ladder_rows(wanted: Sequence[tuple[Split, int]], max_steps: int, distractors
     return [{"problem_id": str(i)} | row for i, row in enumerate(rows)]
 
 
-def filter_problems(rows: Iterable[dict[str, Any]]) -> tuple[pd.DataFrame, Counter[str]]:
-    """Keep the deterministic problems: (problems with gold and difficulty, refusals by reason)."""
+def judge_gold(answer: str) -> tuple[str | None, int, int]:
+    """Judge a gold answer by its integer alone: (reason of refusal or None, gold integer, number of annotations)."""
+    reason, gold, _ = judge(answer)
+    if reason in ("no_gold_answer", "gold_not_one_integer"):
+        return reason, gold, 0
+    return None, gold, len(_ANNOTATION.findall(answer))
+
+
+def filter_problems(
+    rows: Iterable[dict[str, Any]], judged: Callable[[str], tuple[str | None, int, int]] = judge
+) -> tuple[pd.DataFrame, Counter[str]]:
+    """Keep the deterministic problems, or those that `judged` accepts: (problems with gold and difficulty, refusals by reason)."""
     refusals: Counter[str] = Counter()
     kept: list[dict[str, Any]] = []
     questions: set[str] = set()
     for row in rows:
-        reason, gold, steps = judge(row["answer"])
+        reason, gold, steps = judged(row["answer"])
         if reason is None and row["question"] in questions:
             reason = "duplicate_question"
         if reason is not None:
@@ -207,14 +217,18 @@ def select_problems(dataset: dict[str, Any], prompts: Sequence[dict[str, str]], 
         rows = ladder_rows(wanted_rows, dataset["max_steps"], dataset["distractors"], seed)
     elif dataset["source"] == "local":
         rows = read_jsonl(Path(dataset["path"]))
+    elif dataset["source"] == "import":
+        from flopstat.importers.samples import read_problems
+
+        rows = read_problems(dataset["kind"], Path(dataset["path"]))
     else:
         rows = _from_hub(dataset)
-    table, refusals = filter_problems(rows)
+    table, refusals = filter_problems(rows, judge_gold if dataset.get("filter") == "gold" else judge)
     if "split" not in table:
         wanted = {"calibration": dataset["n_calibration"], "study": dataset["n_study"]}
         if len(table) < sum(wanted.values()):
             raise InputError(
-                f"dataset: {len(table)} of {len(rows)} problems are deterministic, {sum(wanted.values())} are asked for; "
+                f"dataset: {len(table)} of {len(rows)} problems pass dataset.filter, {sum(wanted.values())} are asked for; "
                 "lower dataset.n_study or dataset.n_calibration"
             )
         # The study is drawn first and by a stream of its own: adding calibration problems never changes it.

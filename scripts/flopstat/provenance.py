@@ -73,6 +73,8 @@ def import_closure(*modules: str) -> dict[str, Path]:
         imports = _Imports()
         imports.visit(ast.parse(path.read_text(encoding="utf-8")))
         todo += [m for m in imports.found if m.startswith("flopstat.")]
+        if module.count(".") > 1:  # the package's __init__ runs as well
+            todo.append(module.rpartition(".")[0])
     return out
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from flopstat import tables
+from flopstat.costs import headline_cost
 from flopstat.errors import InputError
 
 BUDGETS = 5
@@ -47,9 +48,12 @@ def summarize(study: Path) -> str:
     if not (study / "frontier.csv").is_file():
         raise InputError(f"{study}: no frontier.csv; run the study first (`make run`)")
     edge = tables.read("frontier", study / "frontier.csv")
-    edge = edge[edge["cost"] == "flops"].sort_values("value")
     crossings = tables.read("crossovers", study / "crossovers.csv")
     configurations = tables.read("configurations", study / "configurations.csv")
+    cost = headline_cost(configurations)
+    if cost is None:
+        raise InputError(f"{study}: no arm has a cost, so there is no budget to choose for; see configurations.csv")
+    edge = edge[edge["cost"] == cost].sort_values("value")
     n = int(configurations.loc[configurations["split"] == "study", "n_problems"].iloc[0])
     confidence = json.loads((study / "run.json").read_text(encoding="utf-8"))["config"]["statistics"]["confidence"]
     name = configurations["study"].iloc[0]
@@ -57,12 +61,13 @@ def summarize(study: Path) -> str:
         f"{name}: best cell for a budget ({n} study problems, {confidence:.0%} intervals over problems like these)",
         "accuracy is corrected for the choice; below it the lead over the best cell of another arm",
     ]
+    unit = "FLOP/problem" if cost == "flops" else "FLOP/problem (nominal)"
     for budget in np.geomspace(edge["value"].min(), edge["value"].max(), BUDGETS) * (1 + 1e-9):
         row = edge[edge["value"] <= budget].iloc[-1]
-        out.append(f"  {budget:8.2e} FLOP/problem  {_percent(row):24}  {_cell(row)}")
+        out.append(f"  {budget:8.2e} {unit}  {_percent(row):24}  {_cell(row)}")
         out.append(f"{'':25}{_lead(row)}")
     out.append("Where the larger model overtakes the best of the smaller (FLOP per problem, simultaneous limits):")
-    for _, row in crossings[crossings["cost"] == "flops"].iterrows():
+    for _, row in crossings[crossings["cost"] == cost].iterrows():
         where = ""
         if pd.notna(row["at"]):
             where = f" at {row['at']:.2e} [{row['at_low']:.2e}, {row['at_high']:.2e}]"

@@ -33,15 +33,15 @@ def _share(meaning: str, nullable: bool = False) -> Column:
     return Column("float", "share", meaning, nullable, 0.0, 1.0)
 
 
-def _count(unit: str, meaning: str) -> Column:
-    return Column("int", unit, meaning, low=0)
+def _count(unit: str, meaning: str, nullable: bool = False) -> Column:
+    return Column("int", unit, meaning, nullable, low=0)
 
 
 def _cost(name: str, unit: str, meaning: str) -> dict[str, Column]:
     return {
-        name: Column("float", unit, f"{meaning}, per problem asked", low=0),
-        f"{name}_low": Column("float", unit, f"lower limit of {name}", low=0),
-        f"{name}_high": Column("float", unit, f"upper limit of {name}", low=0),
+        name: Column("float", unit, f"{meaning}, per problem asked; missing where unknown of imported samples", True, 0.0),
+        f"{name}_low": Column("float", unit, f"lower limit of {name}", True, 0.0),
+        f"{name}_high": Column("float", unit, f"upper limit of {name}", True, 0.0),
     }
 
 
@@ -51,7 +51,9 @@ _CELL_KEYS = {
     "model": Column("str", "", "model name"),
     "n_params": _count("parameters", "N, all parameters, each tensor once"),
     "precision": Column("str", "", "how the weights are held"),
-    "bits_effective": Column("float", "bits per parameter", "measured: scales, embeddings and skipped layers included", low=0),
+    "bits_effective": Column(
+        "float", "bits per parameter", "measured: with scales, embeddings and skipped layers; missing if imported", True, 0.0
+    ),
     "T": _count("tokens", "budget of one chain"),
     "P": _count("streams", "parallel streams whose answers are voted on"),
     "B": _count("branches", "branches per stream of which the best by score is kept"),
@@ -84,6 +86,19 @@ TABLES: dict[str, dict[str, Column]] = {
         "near_ties": _count("tokens", "draws within 1e-4 of a boundary"),
         "inserted": _count("tokens", "tokens that budget forcing put in to make the chain go on"),
     },
+    "imported": {
+        "problem_id": Column("str", "", "id in the log, or the problem's number in it"),
+        "model": Column("str", "", "name in the log, else as declared, else the file's name"),
+        "n_params": _count("parameters", "N, as the log or the caller has it", True),
+        "precision": Column("str", "", "how the weights were held", True),
+        "sample": Column("int", "", "index of the chain; -1 is greedy", low=-1),
+        "text": Column("str", "", "what the model wrote"),
+        "n_tokens": _count("tokens", "tokens generated", True),
+        "prompt_tokens": _count("tokens", "length of the prompt", True),
+        "mean_logprob": Column("float", "nats/token", "mean log-probability of the chosen tokens", True),
+        "finish_reason": Column("str", "", "eos, length, engine_error, or the log's own word", True),
+        "T": _count("tokens", "budget of the chain", True),
+    },
     "grades": {
         "problem_id": Column("str", "", "id in the dataset"),
         "model": Column("str", "", "model name"),
@@ -96,13 +111,13 @@ TABLES: dict[str, dict[str, Column]] = {
         "answer": Column("str", "", "normalised answer; missing unless answered", nullable=True),
         "state": Column("str", "", "one of " + ", ".join(STATES)),
         "correct": Column("bool", "", "answered and equal to the gold answer"),
-        "finish_reason": Column("str", "", "eos, length or engine_error, at this T"),
-        "n_tokens": _count("tokens", "tokens used at this T"),
+        "finish_reason": Column("str", "", "eos, length or engine_error, at this T; if imported the log's word, or missing", True),
+        "n_tokens": _count("tokens", "tokens used at this T; missing where a log does not hold it", True),
         "answer_tokens": _count("tokens", "cue and answer of a forced answer, as a live cache takes them; 0 if none was forced"),
         "spent_tokens": _count(
             "tokens", "tokens that drawing the forced answer put through the model: prompt, chain and cue once more, and the answer; else 0"
         ),
-        "prompt_tokens": _count("tokens", "length of the prompt"),
+        "prompt_tokens": _count("tokens", "length of the prompt; missing where a log does not hold it", True),
         "mean_logprob": Column("float", "nats/token", "mean log-probability of the chosen tokens up to T; missing without tokens", True),
         "mean_entropy": Column("float", "nats/token", "mean entropy of the distribution up to T; missing without tokens", True),
         "self_certainty": Column("float", "nats/token", "mean KL divergence from uniform up to T; missing without tokens", True),
@@ -138,22 +153,27 @@ TABLES: dict[str, dict[str, Column]] = {
         "accuracy_bound_low": _share("accuracy if every cell that meets a failed chain were wrong"),
         "accuracy_bound_high": _share("accuracy if every cell that meets a failed chain were right"),
         "mean_tokens": Column(
-            "float", "tokens", "tokens generated per problem asked, all P·B chains, forced answers on a live cache", low=0
+            "float",
+            "tokens",
+            "tokens generated per problem asked, all P·B chains, forced answers on a live cache; or missing",
+            True,
+            0.0,
         ),
         "mean_spent_tokens": Column(
-            "float", "tokens", "the same as drawn here, where each forced answer puts prompt and chain through the model again", low=0
+            "float", "tokens", "the same as drawn here, where each forced answer puts prompt and chain through the model again", True, 0.0
         ),
         "estimand": Column("str", "", "what the interval is about"),
         "flags": Column(
             "str",
             "",
             "small_counts: few right or few wrong, Wilson interval on the effective n; recipe_T: a budget of the source recipe; "
-            "monte_carlo: the error of the random cuts exceeds a tenth of the standard error",
+            "monte_carlo: the error of the random cuts exceeds a tenth of the standard error; imported: samples of another tool; "
+            "declared_tokens, external_samples: flops_nominal stands on tokens per solution, or samples per answer, as declared",
             nullable=True,
         ),
     }
     | _cost("flops_seed", "FLOP", "B·T·N·c_effective as the source recipe writes it")
-    | _cost("flops_nominal", "FLOP", "P·B·T·N·c_counted, what to provision")
+    | _cost("flops_nominal", "FLOP", "P·B·T·N·c_counted, what to provision; of imported samples 2·N·tokens·P·B·external samples")
     | _cost("flops", "FLOP", "counted: shared prefill, decoding at its context, all chains"),
     "evaluation": {
         "model": Column("str", "", "model name"),
@@ -193,7 +213,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "problem_id": Column("str", "", "id in the dataset"),
         "difficulty": _count("steps", "annotated calculation steps"),
         "accuracy": _share("expected accuracy of the cell on this problem"),
-        "flops": Column("float", "FLOP", "expected cost of the cell on this problem", low=0),
+        "flops": Column("float", "FLOP", "expected cost of the cell on this problem; missing where unknown", True, 0.0),
     },
     "configurations_skipped": _STUDY | _CELL_KEYS | {"reason": Column("str", "", "why the cell has no estimate")},
     "calibration": {
@@ -267,12 +287,28 @@ TABLES: dict[str, dict[str, Column]] = {
         "small": Column("str", "", "smaller model"),
         "large": Column("str", "", "larger model"),
         "kind": Column("str", "", "which cells of the larger model compete: single, greedy or best"),
-        "status": Column("str", "", "found, at_entry, none_in_range, not_separable or one_model"),
+        "status": Column("str", "", "found, at_entry, none_in_range, not_separable, one_model or unknown_cost"),
         "at": Column("float", "FLOP", "cost at which the larger model overtakes", nullable=True),
         "at_low": Column("float", "FLOP", "lower limit; if not_separable: where the larger model becomes affordable", nullable=True),
         "at_high": Column("float", "FLOP", "upper limit; if not_separable: from here on the larger model is ahead", nullable=True),
         "n_more": Column("float", "problems", "further problems that would settle the sign that is open", nullable=True),
     },
+    "pairs": _STUDY
+    | {
+        "arm_a": Column("str", "", "model@precision"),
+        "arm_b": Column("str", "", "model@precision"),
+        "T": _count("tokens", "budget of one chain; P = B = 1"),
+        "n_problems": _count("problems", "study problems"),
+        "accuracy_a": _share("of a single sample of arm_a"),
+        "accuracy_b": _share("of a single sample of arm_b"),
+        "difference": Column("float", "share", "accuracy_a - accuracy_b, paired by problem", low=-1.0, high=1.0),
+        "low": Column("float", "share", "lower limit of difference", low=-1.0, high=1.0),
+        "high": Column("float", "share", "upper limit of difference", low=-1.0, high=1.0),
+        "cost": Column("str", "", "cost column that both arms have; missing if there is none", True),
+        "cost_ratio": Column("float", "", "cost of arm_a over that of arm_b", True, 0.0),
+    }
+    | _ESTIMAND
+    | {"flags": Column("str", "", "flags of the two cells; small_counts: few problems carry the difference", True)},
     "variance_ratio": _STUDY
     | {
         "arm_a": Column("str", "", "model@precision, the earlier one in the config"),
@@ -307,12 +343,13 @@ TABLES: dict[str, dict[str, Column]] = {
 }
 
 _PANDAS = {"str": "string", "int": "int64", "float": "float64", "bool": "bool"}
+_NULLABLE = _PANDAS | {"int": "Int64"}
 
 
 def validate(table: pd.DataFrame, name: str) -> pd.DataFrame:
     """Check a table against its columns and give it their dtypes and order.
 
-    Columns that the specification does not name are kept for `samples` (arrays per token) and refused elsewhere.
+    Columns that the specification does not name are kept for `samples` and `imported` (arrays per token) and refused elsewhere.
 
     Raises
     ------
@@ -323,7 +360,7 @@ def validate(table: pd.DataFrame, name: str) -> pd.DataFrame:
 
     for key, column in TABLES[name].items():
         if column.dtype == "int" and key in table and pd.api.types.is_float_dtype(table[key]):
-            values = table[key]
+            values = table[key].dropna() if column.nullable else table[key]
             if not (values == values.round()).all():
                 raise pa.errors.SchemaError(
                     None, table, f"{name}.{key}: whole numbers are wanted, found {values[values != values.round()].iloc[0]}"
@@ -335,8 +372,9 @@ def validate(table: pd.DataFrame, name: str) -> pd.DataFrame:
             checks.append(pa.Check.ge(column.low - 1e-12))
         if column.high is not None:
             checks.append(pa.Check.le(column.high + 1e-12))
-        columns[key] = pa.Column(_PANDAS[column.dtype], checks, nullable=column.nullable, coerce=True)
-    checked: pd.DataFrame = pa.DataFrameSchema(columns, strict=name != "samples").validate(table)
+        dtype = (_NULLABLE if column.nullable else _PANDAS)[column.dtype]
+        columns[key] = pa.Column(dtype, checks, nullable=column.nullable, coerce=True)
+    checked: pd.DataFrame = pa.DataFrameSchema(columns, strict=name not in ("samples", "imported")).validate(table)
     extra = [c for c in checked.columns if c not in TABLES[name]]
     return checked[[*TABLES[name], *extra]]
 

@@ -39,6 +39,19 @@ SMALL = {
     "statistics": {"replicates": 200},
     "calibration": {"prompt_tokens": 32, "decode_tokens": 4, "batches": [1], "repeats": 5},
 }
+IMPORTED = {
+    "study": "imported",
+    "dataset": {"source": "import", "path": "pool.parquet", "filter": "gold", "n_study": 8, "n_calibration": 6},
+    "models": [
+        {"name": "small", "source": "import", "path": "pool.parquet", "log_model": "a", "n_params": 1000, "tokens_per_solution": 50},
+        {"name": "large", "source": "import", "path": "pool.parquet", "log_model": "b", "n_params": 9000, "tokens_per_solution": 50},
+    ],
+    "pairs": [["small@unknown", "large@unknown"]],
+    "sampling": {"samples": 4},
+    "budgets": {"T": [64], "P": [1, 2, 4], "B": [1]},
+    "statistics": {"replicates": 200},
+}
+MODEL_RULES = {"describe_model", "calibrate_arm", "draw_samples", "grade_samples"}
 NO_NETWORK = """
 import socket
 
@@ -143,6 +156,62 @@ def test_dry_run_needs_neither_network_nor_torch(copy, poison, study):
         "record_run",
     } <= found.keys()
     assert f"results/{study}/frontier.csv" in done.stdout + done.stderr
+
+
+def test_dry_run_of_released_solutions_needs_no_file_and_no_model(copy, poison):
+    done = snakemake(copy, "-n", "--configfile", "config/studies/openai-gsm8k.yaml", first=poison)
+    found = jobs(done)
+    assert not (copy.parent / "shared").exists()
+    assert found["import_samples"] == found["grade_imported"] == 4
+    assert not MODEL_RULES & found.keys()
+    assert {"estimate_cells", "find_frontier", "compare_pairs", "plot_accuracy"} <= found.keys()
+
+
+def test_released_solutions_without_the_file_end_with_its_name(copy, poison):
+    done = snakemake(copy, "--configfile", "config/studies/openai-gsm8k.yaml", "--until", "select_problems", first=poison)
+    assert done.returncode != 0
+    log = (copy / "results" / "openai-gsm8k" / "logs" / "select_problems.log").parent
+    assert "example_model_solutions.jsonl: no such file" in done.stdout + done.stderr + "".join(p.read_text() for p in log.rglob("*.log"))
+
+
+def write_pool(path: Path) -> None:
+    """Two models' samples of 14 problems with their questions and gold answers: four chains each, the larger model right more often."""
+    with path.open("w", encoding="utf-8") as stream:
+        for problem in range(14):
+            for model, right in {"a": 1 + problem % 2, "b": 2 + problem % 3}.items():
+                for i in range(4):
+                    row = {"problem_id": problem, "model": model, "sample": i, "question": f"How much is {problem}?", "gold": str(problem)}
+                    row["text"] = f"It is\n#### {problem if i < right else 90 + i}"
+                    stream.write(json.dumps(row) + "\n")
+
+
+def test_import_study_to_the_figures_with_no_model_present(copy, poison):
+    """Torch and transformers can't even be imported."""
+    write_pool(copy / "log.jsonl")
+    imported = run(copy, "flopstat.cli", "import", "jsonl", "log.jsonl", "--out", "pool.parquet", first=poison)
+    assert imported.returncode == 0, imported.stderr
+    (copy / "imported.yaml").write_text(yaml.safe_dump(IMPORTED), encoding="utf-8")
+    done = snakemake(copy, "--configfile", "imported.yaml", first=poison)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = copy / "results" / "imported"
+    loaded = {name: tables.read(name, results / f"{name}.csv") for name in tables.TABLES if (results / f"{name}.csv").is_file()}
+    cells = loaded["configurations"]
+    assert set(cells["strategy"]) == {"single", "majority"}
+    assert set(loaded["configurations_skipped"]["strategy"]) == {"greedy"}
+    assert cells["flops"].isna().all()
+    assert set(cells["flags"].str.replace("small_counts;", "")) == {"imported;declared_tokens"}
+    single = cells[(cells["strategy"] == "single") & (cells["model"] == "small")]
+    assert set(single["flops_nominal"]) == {2.0 * 1000 * 50}
+    assert (cells["n_asked"] == cells[["n_answered", "n_no_answer", "n_truncated", "n_failed"]].sum(axis=1)).all()
+    assert set(loaded["laws"]["parameter"]) == {"kappa"}
+    assert set(loaded["frontier"]["cost"]) == {"flops_nominal"}
+    assert set(loaded["crossovers"].loc[loaded["crossovers"]["cost"] == "flops", "status"]) == {"unknown_cost"}
+    assert loaded["pairs"]["cost_ratio"].tolist() == [pytest.approx(1 / 9)]
+    for suffix in ("pdf", "png", "csv"):
+        assert (results / "figures" / f"accuracy.{suffix}").stat().st_size > 500
+    assert json.loads((results / "run.json").read_text(encoding="utf-8"))["hardware"] == []
+    again = snakemake(copy, "--configfile", "imported.yaml", first=poison)
+    assert "Nothing to be done" in again.stdout + again.stderr
 
 
 def test_broken_config_ends_before_any_job_with_one_line(copy):

@@ -14,6 +14,8 @@ rule calibrate_arm:
         f"{RESULTS}/logs/calibrate_arm/{{model}}@{{precision}}.log",
     benchmark:
         f"{RESULTS}/timings/calibrate_arm/{{model}}@{{precision}}.tsv"
+    wildcard_constraints:
+        model=one_of(DRAWN),
     conda:
         "../../envs/models.yaml"
     threads: workflow.cores  # a timing wants the machine for itself
@@ -41,7 +43,7 @@ rule calibrate_arm:
 rule tabulate_calibration:
     """Gather the measurements of all arms."""
     input:
-        measured=expand(f"{RESULTS}/calibration/{{arm}}.json", arm=ARMS),
+        measured=expand(f"{RESULTS}/calibration/{{arm}}.json", arm=DRAWN_ARMS),
     output:
         table=report(f"{RESULTS}/calibration.csv", caption="../report/calibration.rst", category="Cost"),
     log:
@@ -51,7 +53,7 @@ rule tabulate_calibration:
     conda:
         "../../envs/analysis.yaml"
     params:
-        arms=ARMS,
+        arms=DRAWN_ARMS,
         code=code_hash("tables"),
     message:
         "Tabulating calibration"

@@ -9,7 +9,7 @@ rule estimate_cells:
     input:
         grades=expand(f"{RESULTS}/grades/{{arm}}.parquet", arm=ARMS),
         cards=expand(f"{RESULTS}/models/{{model}}.json", model=MODELS),
-        measured=expand(f"{RESULTS}/calibration/{{arm}}.json", arm=ARMS),
+        measured=expand(f"{RESULTS}/calibration/{{arm}}.json", arm=DRAWN_ARMS),
         problems=f"{RESULTS}/problems.parquet",
     output:
         configurations=report(f"{RESULTS}/configurations.csv", caption="../report/configurations.rst", category="Accuracy"),
@@ -28,6 +28,7 @@ rule estimate_cells:
         config={key: config[key] for key in ("study", "seed", "budgets", "strategies", "statistics")}
         | {"samples": config["sampling"]["samples"]},
         arms=ARMS,
+        drawn=DRAWN_ARMS,
         code=code_hash("cells", "tables"),
     message:
         "Estimating cells"

@@ -5,6 +5,7 @@ import shutil
 import sys
 
 from flopstat import config as study_config
+from flopstat.config import one_of
 from flopstat.errors import InputError
 from flopstat.models import ABSENT, device_present, stored_identity
 from flopstat.precisions import check_models
@@ -22,6 +23,9 @@ RESULTS = f"results/{STUDY}"
 ARMS = study_config.arms(config)
 SHARDS = study_config.shards(config)
 MODELS = {model["name"]: model for model in config["models"]}
+IMPORTED = study_config.imported(config)
+DRAWN = [name for name in MODELS if name not in IMPORTED]
+DRAWN_ARMS = [arm for arm in ARMS if arm.split("@")[0] in DRAWN]
 HAS_LATEX = shutil.which("latexmk") is not None and shutil.which("pdflatex") is not None
 
 TABLES = [
@@ -37,8 +41,11 @@ TABLES = [
         "variance_ratio",
     )
 ]
+if config["pairs"]:
+    TABLES.append(f"{RESULTS}/pairs.csv")
 FIGURES = [f"{RESULTS}/figures/accuracy.{suffix}" for suffix in ("pdf", "png", "csv")]
-PAPER = [f"{RESULTS}/paper/flopstat.pdf"] if HAS_LATEX else [f"{RESULTS}/paper/macros.tex"]
+# The paper tells how samples were drawn and what they cost: without a model in the study it has nothing to say.
+PAPER = [f"{RESULTS}/paper/flopstat.pdf" if HAS_LATEX else f"{RESULTS}/paper/macros.tex"] if DRAWN else []
 
 
 wildcard_constraints:

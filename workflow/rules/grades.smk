@@ -16,6 +16,8 @@ rule grade_samples:
         f"{RESULTS}/logs/grade_samples/{{model}}@{{precision}}.log",
     benchmark:
         f"{RESULTS}/timings/grade_samples/{{model}}@{{precision}}.tsv"
+    wildcard_constraints:
+        model=one_of(DRAWN),
     conda:
         "../../envs/models.yaml"
     resources:

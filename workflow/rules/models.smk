@@ -12,6 +12,8 @@ rule describe_model:
         f"{RESULTS}/logs/describe_model/{{model}}.log",
     benchmark:
         f"{RESULTS}/timings/describe_model/{{model}}.tsv"
+    wildcard_constraints:
+        model=one_of(DRAWN),
     conda:
         "../../envs/models.yaml"
     resources:

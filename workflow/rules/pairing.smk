@@ -7,8 +7,8 @@ Needs: problems.parquet, models, grades of all arms. Makes: variance_ratio.csv.
 rule measure_variance_ratio:
     """Sampling variance of a difference as drawn over that of independent draws, with an interval over problems."""
     input:
-        grades=expand(f"{RESULTS}/grades/{{arm}}.parquet", arm=ARMS),
-        cards=expand(f"{RESULTS}/models/{{model}}.json", model=MODELS),
+        grades=expand(f"{RESULTS}/grades/{{arm}}.parquet", arm=DRAWN_ARMS),
+        cards=expand(f"{RESULTS}/models/{{model}}.json", model=DRAWN),
         problems=f"{RESULTS}/problems.parquet",
     output:
         ratios=report(f"{RESULTS}/variance_ratio.csv", caption="../report/variance_ratio.rst", category="Accuracy"),
@@ -23,7 +23,7 @@ rule measure_variance_ratio:
         runtime=30,
     params:
         config={key: config[key] for key in ("study", "seed", "budgets", "statistics")},
-        arms=ARMS,
+        arms=DRAWN_ARMS,
         code=code_hash("pairing", "tables"),
     message:
         "Measuring what shared uniforms gain"

@@ -8,7 +8,7 @@ rule record_run:
     """Record config, versions, revision, hardware and hashes of the tables."""
     input:
         tables=TABLES,
-        measured=expand(f"{RESULTS}/calibration/{{arm}}.json", arm=ARMS),
+        measured=expand(f"{RESULTS}/calibration/{{arm}}.json", arm=DRAWN_ARMS),
     output:
         record=f"{RESULTS}/run.json",
     log:
@@ -38,7 +38,7 @@ rule write_macros:
         frontier=f"{RESULTS}/frontier.csv",
         crossovers=f"{RESULTS}/crossovers.csv",
         cards=expand(f"{RESULTS}/models/{{model}}.json", model=MODELS),
-        measured=expand(f"{RESULTS}/calibration/{{arm}}.json", arm=ARMS),
+        measured=expand(f"{RESULTS}/calibration/{{arm}}.json", arm=DRAWN_ARMS),
     output:
         macros=f"{RESULTS}/paper/macros.tex",
     log:

@@ -17,6 +17,8 @@ rule draw_samples:
         f"{RESULTS}/logs/draw_samples/{{model}}@{{precision}}-{{shard}}.log",
     benchmark:
         f"{RESULTS}/timings/draw_samples/{{model}}@{{precision}}-{{shard}}.tsv"
+    wildcard_constraints:
+        model=one_of(DRAWN),
     conda:
         "../../envs/models.yaml"
     threads: 1

@@ -4,7 +4,7 @@ Needs: problems.parquet, cells.parquet, models, grades of every model's referenc
 Its chains are kept in results/pools/, so an interrupted check goes on where it was.
 """
 
-REFERENCES = [f"{model['name']}@{model['precisions'][0]}" for model in config["models"]]
+REFERENCES = [f"{model['name']}@{model['precisions'][0]}" for model in config["models"] if model["name"] in DRAWN]
 
 
 rule validate_cells:
@@ -12,7 +12,7 @@ rule validate_cells:
     input:
         problems=f"{RESULTS}/problems.parquet",
         per_problem=f"{RESULTS}/cells.parquet",
-        cards=expand(f"{RESULTS}/models/{{model}}.json", model=MODELS),
+        cards=expand(f"{RESULTS}/models/{{model}}.json", model=DRAWN),
         grades=expand(f"{RESULTS}/grades/{{arm}}.parquet", arm=REFERENCES),
     output:
         table=report(f"{RESULTS}/validation.csv", caption="../report/validation.rst", category="Accuracy"),

@@ -1,0 +1,27 @@
+"""Read the answers of imported samples."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flopstat import tables
+from flopstat.imports import grade_imported
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+
+def main(model: str, precision: str, budgets: list[int], path_to_samples: Path, path_to_problems: Path, path_to_grades: Path) -> None:
+    samples, problems = tables.read("imported", path_to_samples), tables.read("problems", path_to_problems)
+    graded = grade_imported(samples, problems, budgets, f"{model}@{precision}")
+    tables.write(graded.assign(model=model, precision=precision), "grades", path_to_grades)
+
+
+if __name__ == "__main__":
+    main(
+        model=snakemake.wildcards.model,
+        precision=snakemake.wildcards.precision,
+        budgets=snakemake.params.budgets,
+        path_to_samples=Path(snakemake.input.samples),
+        path_to_problems=Path(snakemake.input.problems),
+        path_to_grades=Path(snakemake.output.grades),
+    )
