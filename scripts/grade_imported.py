@@ -10,10 +10,20 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 
-def main(model: str, precision: str, budgets: list[int], path_to_samples: Path, path_to_problems: Path, path_to_grades: Path) -> None:
+def main(
+    model: str,
+    precision: str,
+    budgets: list[int],
+    graders: list[str],
+    path_to_samples: Path,
+    path_to_problems: Path,
+    path_to_grades: Path,
+    path_to_verdicts: Path,
+) -> None:
     samples, problems = tables.read("imported", path_to_samples), tables.read("problems", path_to_problems)
-    graded = grade_imported(samples, problems, budgets, f"{model}@{precision}")
-    tables.write(graded.assign(model=model, precision=precision), "grades", path_to_grades)
+    grades, verdicts = grade_imported(samples, problems, budgets, f"{model}@{precision}", graders)
+    tables.write(grades.assign(model=model, precision=precision), "grades", path_to_grades)
+    tables.write(verdicts.assign(model=model, precision=precision), "verdicts", path_to_verdicts)
 
 
 if __name__ == "__main__":
@@ -21,7 +31,9 @@ if __name__ == "__main__":
         model=snakemake.wildcards.model,
         precision=snakemake.wildcards.precision,
         budgets=snakemake.params.budgets,
+        graders=snakemake.params.graders,
         path_to_samples=Path(snakemake.input.samples),
         path_to_problems=Path(snakemake.input.problems),
         path_to_grades=Path(snakemake.output.grades),
+        path_to_verdicts=Path(snakemake.output.verdicts),
     )

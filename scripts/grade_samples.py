@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flopstat import tables
-from flopstat.grading import grade_chains
+from flopstat.grading import grade_side_by_side
 from flopstat.models import ModelCard, checkpoint
 
 if TYPE_CHECKING:
@@ -21,12 +21,16 @@ def main(
     precision: str,
     budgets: list[int],
     answer_prompt: str | None,
+    graders: list[str],
     path_to_grades: Path,
+    path_to_verdicts: Path,
 ) -> None:
     card = ModelCard.read(path_to_card)
     chains = pa.concat_tables(pq.read_table(path) for path in paths_to_views)
-    graded = grade_chains(chains, tables.read("problems", path_to_problems), budgets, checkpoint(card) / "tokenizer.json", answer_prompt)
-    tables.write(graded.assign(model=card.name, precision=precision), "grades", path_to_grades)
+    problems, tokenizer = tables.read("problems", path_to_problems), checkpoint(card) / "tokenizer.json"
+    grades, verdicts = grade_side_by_side(chains, problems, budgets, tokenizer, answer_prompt, graders)
+    tables.write(grades.assign(model=card.name, precision=precision), "grades", path_to_grades)
+    tables.write(verdicts.assign(model=card.name, precision=precision), "verdicts", path_to_verdicts)
 
 
 if __name__ == "__main__":
@@ -37,5 +41,7 @@ if __name__ == "__main__":
         precision=snakemake.wildcards.precision,
         budgets=snakemake.params.budgets,
         answer_prompt=snakemake.params.answer_prompt,
+        graders=snakemake.params.graders,
         path_to_grades=Path(snakemake.output.grades),
+        path_to_verdicts=Path(snakemake.output.verdicts),
     )

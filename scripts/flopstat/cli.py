@@ -115,6 +115,23 @@ def card(
 
 
 @app.command()
+def grade(
+    problems: Annotated[Path, typer.Option(help="Problems in GSM8K's form, .jsonl.")],
+    samples: Annotated[Path, typer.Option(help="Outputs from anywhere: strict .jsonl, or .parquet.")],
+    out: Annotated[Path, typer.Option(help="Grades to write, .csv or .parquet.")],
+    grader: Annotated[str, typer.Option(help="gsm8k, gsm8k-strict, gsm8k-flexible, math or exact.")] = "gsm8k",
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; all cores, at most 8, if left out.")] = None,
+) -> None:
+    """Grade outputs from anywhere; prints the conservation line and accuracy with its interval."""
+    import os
+
+    from flopstat.submissions import grade_file
+
+    for line in grade_file(problems, samples, grader, out, jobs or min(8, os.cpu_count() or 1)):
+        typer.echo(line)
+
+
+@app.command()
 def evaluate(
     grades: Annotated[Path, typer.Option(help="Graded chains, .parquet or .csv, as `flopstat grade` writes them.")],
     ks: Annotated[str, typer.Option(help="Numbers of chains, such as 1,2,4.")],

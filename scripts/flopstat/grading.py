@@ -1,91 +1,29 @@
-"""Reading answers from texts, and the state of every chain at every budget.
+"""Grades of stored chains: the state of every chain at every budget, by one grader or several side by side.
 
 A chain cut at T is answered only if an explicit marker with a complete number stands in its decoded first T ids; the last number of
-the text counts for finished chains only. Texts are never evaluated, all patterns run in linear time.
+the text counts for finished chains only.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 
-from flopstat.tables import FAILED, STATES
+from flopstat.graders import GRADERS, Verdict, gold_of
+from flopstat.tables import FAILED, STATES, TABLES
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from tokenizers import Tokenizer
 
+VERDICT_COLUMNS = [c for c in TABLES["verdicts"] if c not in ("model", "precision")]
 WINDOW = 16  # tokens of the sliding and of the tail window
-MAX_TEXT = 200_000  # characters read of one text: a longer one is read at its end
-MAX_DIGITS = 40  # digits of an answer that is still taken for a number
-
-_NUMBER = r"[-−]?(?:[$€£]\s?)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
-_MARKERS = (
-    ("first", re.compile(rf"####\s*(?P<n>{_NUMBER})")),
-    ("last", re.compile(rf"\\boxed\{{\s*(?P<n>{_NUMBER})")),
-    ("last", re.compile(rf"(?i:the (?:final )?answer is)[\s:*]{{0,4}}(?P<n>{_NUMBER})")),
-    ("last", re.compile(rf"(?:^|\n)\s{{0,4}}A:\s{{0,4}}(?P<n>{_NUMBER})")),
-)
-_LAST_NUMBER = re.compile(_NUMBER)
-
-State = Literal["answered", "no_answer", "truncated", "timeout", "invalid", "engine_error"]
-
-
-def normalize(number: str) -> str:
-    """Canonical form of a number: no separators, currency or leading zeros; 18.0 is 18, -0 is 0."""
-    sign = "-" if number[0] in "-−" else ""
-    digits = re.sub(r"[^\d.]", "", number)
-    whole, _, fraction = digits.partition(".")
-    fraction = fraction.rstrip("0")
-    whole = whole.lstrip("0") or "0"
-    value = f"{whole}.{fraction}" if fraction else whole
-    return value if value == "0" else sign + value
-
-
-def _complete(text: str, end: int) -> bool:
-    """Whether a number that ends at `end` can't go on behind the cut."""
-    rest = text[end : end + 2]
-    if not rest or rest[0].isdigit() or rest[0] == "%":
-        return False
-    return not (rest[0] in ".," and (len(rest) == 1 or rest[1].isdigit()))
-
-
-def read_answer(text: str, finished: bool) -> tuple[State, str | None]:
-    """State and normalised answer of one text.
-
-    Parameters
-    ----------
-    text : str
-        Decoded ids of the chain, up to its budget.
-    finished : bool
-        Whether the chain ended by itself; if not, it was cut.
-
-    Returns
-    -------
-    state, answer
-        ("answered", number), ("no_answer", None) for a finished chain without a number, ("truncated", None) for a cut chain without a
-        complete marked number, ("invalid", None) for a number of more than 40 digits.
-    """
-    text = text[-MAX_TEXT:]
-    found: str | None = None
-    for which, pattern in _MARKERS:
-        matches = [m for m in pattern.finditer(text) if finished or _complete(text, m.end())]
-        if matches:
-            found = matches[0 if which == "first" else -1]["n"]
-            break
-    if found is None and finished:
-        numbers = _LAST_NUMBER.findall(text)
-        found = numbers[-1] if numbers else None
-    if found is None:
-        return ("no_answer" if finished else "truncated"), None
-    if sum(c.isdigit() for c in found) > MAX_DIGITS:
-        return "invalid", None
-    return "answered", normalize(found)
+EXCERPT_HEAD, EXCERPT_TAIL = 60, 140  # characters of a text that a person is shown
 
 
 def _window_statistics(confidence: np.ndarray, length: int) -> tuple[float, float]:
@@ -99,9 +37,26 @@ def _window_statistics(confidence: np.ndarray, length: int) -> tuple[float, floa
 
 
 def grade_chains(
-    samples: pa.Table, problems: pd.DataFrame, budgets: list[int], tokenizer_file: Path, answer_prompt: str | None = None
+    samples: pa.Table,
+    problems: pd.DataFrame,
+    budgets: list[int],
+    tokenizer_file: Path,
+    answer_prompt: str | None = None,
+    grader: str = "gsm8k",
 ) -> pd.DataFrame:
-    """One row per chain and budget: answer, state, tokens used and confidence scores.
+    """One row per chain and budget, as `grade_side_by_side` makes them with one grader."""
+    return grade_side_by_side(samples, problems, budgets, tokenizer_file, answer_prompt, [grader])[0]
+
+
+def grade_side_by_side(
+    samples: pa.Table,
+    problems: pd.DataFrame,
+    budgets: list[int],
+    tokenizer_file: Path,
+    answer_prompt: str | None,
+    graders: Sequence[str],
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """One row per chain and budget: answer, state, tokens used and confidence scores; and what each of several graders says.
 
     Where an answer was forced at T, it is read from the cue and what the model answered, and nothing else.
 
@@ -117,6 +72,13 @@ def grade_chains(
         `tokenizer.json` of the model.
     answer_prompt : str, optional
         The cue of forced answers.
+    graders : list of str
+        The first one decides.
+
+    Returns
+    -------
+    grades, verdicts
+        Columns of the tables `grades`, without model and precision, and `verdicts`, which is empty for one grader.
     """
     from tokenizers import Tokenizer
 
@@ -124,6 +86,9 @@ def grade_chains(
     forced = _forced_answers(samples, tokenizer, answer_prompt) if answer_prompt is not None else {}
     samples = samples.filter(pc.equal(samples["budget"], 0))
     of = problems.set_index("problem_key")[["problem_id", "split", "difficulty", "gold"]].to_dict("index")
+    golds = {
+        (key, name): gold_of(name, problem["gold"], f"problem {problem['problem_id']}") for key, problem in of.items() for name in graders
+    }
     n_tokens = samples["n_tokens"].to_numpy()
     finish = samples["finish_reason"].to_pylist()
     ids = samples["ids"].to_pylist()
@@ -131,35 +96,30 @@ def grade_chains(
     keys, index, prompts, variants = (samples[c].to_pylist() for c in ("problem_key", "sample", "prompt_tokens", "variant"))
     means = {k: _running_means(v) for k, v in arrays.items() if k != "confidence"}
     out: list[dict[str, object]] = []
+    beside: list[dict[str, object]] = []
     whole = tokenizer.decode_batch(ids, skip_special_tokens=True)
     for t in budgets:
         cut = np.flatnonzero(n_tokens > t)
         prefixes = dict(zip(cut.tolist(), tokenizer.decode_batch([ids[r][:t] for r in cut], skip_special_tokens=True), strict=True))
         for r in range(len(ids)):
             within = n_tokens[r] <= t
-            finished = finish[r] == "eos" and within
             length = min(int(n_tokens[r]), t)
-            answer_tokens = spent_tokens = 0
-            state: State
-            if finish[r] == "engine_error" and within:
-                state, answer = "engine_error", None
-            elif (keys[r], index[r], t) in forced:
-                state, answer, answer_tokens, spent_tokens = forced[keys[r], index[r], t]
-            else:
-                state, answer = read_answer(prefixes.get(r, whole[r]), finished)
+            text, ending, answer_tokens, spent_tokens = forced.get((keys[r], index[r], t), (prefixes.get(r, whole[r]), finish[r], 0, 0))
+            finished = ending == "eos" and (within or answer_tokens > 0)
+            failed = (finish[r] == "engine_error" and within) or (ending == "engine_error" and answer_tokens > 0)
             problem = of[keys[r]]
+            verdicts = judge(text, finished, failed, graders, [golds[keys[r], name] for name in graders])
+            state, answer, correct = verdicts[0]
             lowest, tail = _window_statistics(arrays["confidence"][r], length)
+            chain = {"problem_id": problem["problem_id"], "split": problem["split"], "difficulty": problem["difficulty"]}
+            chain |= {"sample": index[r], "T": t}
             out.append(
-                {
-                    "problem_id": problem["problem_id"],
-                    "split": problem["split"],
-                    "difficulty": problem["difficulty"],
-                    "sample": index[r],
+                chain
+                | {
                     "variant": variants[r],
-                    "T": t,
-                    "answer": answer,
+                    "answer": problem["gold"] if correct else answer,  # a vote counts all right answers as one
                     "state": state,
-                    "correct": state == "answered" and answer == problem["gold"],
+                    "correct": correct,
                     "finish_reason": finish[r] if within else "length",
                     "n_tokens": length,
                     "answer_tokens": answer_tokens,
@@ -172,11 +132,34 @@ def grade_chains(
                     "tail_confidence": tail,
                 }
             )
-    return pd.DataFrame(out)
+            beside += side_by_side(chain | {"gold": problem["gold"]}, text, graders, verdicts)
+    return pd.DataFrame(out), pd.DataFrame(beside, columns=VERDICT_COLUMNS)
 
 
-def _forced_answers(samples: pa.Table, tokenizer: Tokenizer, cue: str) -> dict[tuple[str, int, int], tuple[State, str | None, int, int]]:
-    """State, answer, tokens charged and tokens spent by (problem, sample, T).
+def judge(text: str, finished: bool, failed: bool, graders: Sequence[str], golds: Sequence[str]) -> list[Verdict]:
+    """What each grader says of a text; of a chain that broke none says anything."""
+    if failed:
+        return [Verdict("engine_error", None, False)] * len(graders)
+    return [GRADERS[name].grade(text, finished, gold) for name, gold in zip(graders, golds, strict=True)]
+
+
+def side_by_side(chain: dict[str, object], text: str, graders: Sequence[str], verdicts: Sequence[Verdict]) -> list[dict[str, object]]:
+    """Rows of `verdicts` for one chain, none if there is one grader; the text is shown where graders disagree."""
+    if len(graders) < 2:
+        return []
+    shown = excerpt(text) if len({v.correct for v in verdicts}) > 1 else None
+    return [chain | {"grader": name, **verdict._asdict(), "excerpt": shown} for name, verdict in zip(graders, verdicts, strict=True)]
+
+
+def excerpt(text: str) -> str:
+    """The beginning and the end of a text on one line, whatever cannot be printed escaped."""
+    if len(text) > EXCERPT_HEAD + EXCERPT_TAIL:
+        text = f"{text[:EXCERPT_HEAD]} … {text[-EXCERPT_TAIL:]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text) or "(empty)"
+
+
+def _forced_answers(samples: pa.Table, tokenizer: Tokenizer, cue: str) -> dict[tuple[str, int, int], tuple[str, str, int, int]]:
+    """Text, finish reason, tokens charged and tokens spent by (problem, sample, T).
 
     Charged are the cue and the answer, which a live cache takes; spent are the answer and everything before it, which had to be prefilled
     again.
@@ -185,11 +168,10 @@ def _forced_answers(samples: pa.Table, tokenizer: Tokenizer, cue: str) -> dict[t
     cue_tokens = len(tokenizer.encode(cue, add_special_tokens=False).ids)
     texts = tokenizer.decode_batch(rows["ids"].to_pylist(), skip_special_tokens=True)
     columns = (rows[c].to_pylist() for c in ("problem_key", "sample", "budget", "finish_reason", "n_tokens", "prompt_tokens"))
-    out: dict[tuple[str, int, int], tuple[State, str | None, int, int]] = {}
-    for text, key, sample, t, finish, n, prompt in zip(texts, *columns, strict=True):
-        state, answer = ("engine_error", None) if finish == "engine_error" else read_answer(cue + text, finish == "eos")
-        out[key, sample, t] = state, answer, cue_tokens + n, prompt + n
-    return out
+    return {
+        (key, sample, t): (cue + text, finish, cue_tokens + n, prompt + n)
+        for text, key, sample, t, finish, n, prompt in zip(texts, *columns, strict=True)
+    }
 
 
 def _upto(means: np.ndarray, length: int) -> float:

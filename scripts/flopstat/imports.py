@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from flopstat.errors import InputError
-from flopstat.grading import read_answer
+from flopstat.graders import gold_of
+from flopstat.grading import VERDICT_COLUMNS, judge, side_by_side
 from flopstat.importers.samples import import_samples
 from flopstat.models import ImportedCard, sha256_of_files
 from flopstat.strategies import SCORES
@@ -57,8 +59,10 @@ def import_arm(entry: dict[str, Any], out: Path) -> ImportedCard:
     )
 
 
-def grade_imported(samples: pd.DataFrame, problems: pd.DataFrame, budgets: list[int], name: str) -> pd.DataFrame:
-    """One row per imported chain of the study's problems, at the largest T.
+def grade_imported(
+    samples: pd.DataFrame, problems: pd.DataFrame, budgets: list[int], name: str, graders: Sequence[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Grades and verdicts of all imported chains of the study's problems, at the largest T, as `grading.grade_side_by_side` gives them.
 
     Chains are graded whole: without the tokenizer none can be cut, so smaller T have no rows.
     # ASSUME a chain whose log does not say how it ended, ended by itself
@@ -71,6 +75,8 @@ def grade_imported(samples: pd.DataFrame, problems: pd.DataFrame, budgets: list[
         With problem_id, split, difficulty, gold.
     budgets : list of int
         The grid of T.
+    graders : sequence of str
+        The first one decides.
     name : str
         The arm, for messages.
 
@@ -96,26 +102,30 @@ def grade_imported(samples: pd.DataFrame, problems: pd.DataFrame, budgets: list[
     if (chosen["n_tokens"] > t).any():
         longest = int(chosen["n_tokens"].max())
         raise InputError(f"{name}: a chain of {longest} tokens can't be cut at {t} without its tokenizer; raise budgets.T to {longest}")
-    read = [_graded(*row) for row in zip(chosen["text"], chosen["finish_reason"], strict=True)]
-    states, answers = (np.array([r[i] for r in read], dtype=object) for i in (0, 1))
-    correct = np.array([s == "answered" and a == g for s, a, g in zip(states, answers, chosen["gold"], strict=True)])
+    golds = {
+        p: [gold_of(g, gold, f"problem {p}") for g in graders] for p, gold in zip(problems["problem_id"], problems["gold"], strict=True)
+    }
+    verdicts = [
+        judge(text, finish not in CUT, finish == "engine_error", graders, golds[problem])
+        for text, finish, problem in zip(chosen["text"], chosen["finish_reason"], chosen["problem_id"], strict=True)
+    ]
+    states, answers, correct = (np.array([v[0][i] for v in verdicts], dtype=object) for i in range(3))
+    answers = np.where(correct.astype(bool), chosen["gold"], answers)  # a vote counts all right answers as one
+    named = chosen[["problem_id", "split", "difficulty", "sample", "gold"]].assign(T=t)
+    beside: list[dict[str, object]] = []
+    for values, text, several in zip(named.itertuples(index=False, name=None), chosen["text"], verdicts, strict=True):
+        beside += side_by_side(dict(zip(named.columns, values, strict=True)), text, graders, several)
     kept = chosen[["problem_id", "split", "difficulty", "sample", "finish_reason", "n_tokens", "prompt_tokens"]]
     unknown = {score: np.nan for score in SCORES if score != "mean_logprob"}
-    return kept.assign(
+    graded = kept.assign(
         T=t,
         variant=0,
         answer=answers,
         state=states,
-        correct=correct,
+        correct=correct.astype(bool),
         answer_tokens=0,
         spent_tokens=0,
         mean_logprob=chosen["mean_logprob"],
         **unknown,
     )
-
-
-def _graded(text: str, finish: Any) -> tuple[str, str | None]:
-    """State and answer of one chain."""
-    if finish == "engine_error":
-        return "engine_error", None
-    return read_answer(text, finish not in CUT)
+    return graded, pd.DataFrame(beside, columns=VERDICT_COLUMNS)

@@ -14,7 +14,19 @@ from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE.parents[1]
-VERSIONS = ("torch", "transformers", "bitsandbytes", "optimum-quanto", "torchao", "snakemake", "numpy", "pandas", "scipy")
+VERSIONS = (
+    "torch",
+    "transformers",
+    "bitsandbytes",
+    "optimum-quanto",
+    "torchao",
+    "math-verify",
+    "sympy",
+    "snakemake",
+    "numpy",
+    "pandas",
+    "scipy",
+)
 
 
 def _file_of(module: str) -> Path | None:

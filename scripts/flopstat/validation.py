@@ -32,7 +32,7 @@ from flopstat.engine import GREEDY, NEAR_TIE, Chain, FinishReason, Request, Samp
 from flopstat.errors import InputError
 from flopstat.estimators import NO_ANSWER, best_of_k, majority_at_all_k
 from flopstat.forcing import Plan
-from flopstat.grading import read_answer
+from flopstat.graders import gold_of, grader, names_of
 from flopstat.models import ModelCard, checkpoint, load_tokenizer, pick_device
 from flopstat.pool import Pool
 from flopstat.precisions import load
@@ -238,7 +238,14 @@ def ids_agree(rows: Iterable[dict[str, Any]]) -> bool:
 
 
 def draw_arm(
-    cells: Sequence[Cell], problems: pd.DataFrame, card: ModelCard, precision: str, sampling: dict[str, Any], plan: Plan, store: Path
+    cells: Sequence[Cell],
+    problems: pd.DataFrame,
+    card: ModelCard,
+    precision: str,
+    sampling: dict[str, Any],
+    plan: Plan,
+    store: Path,
+    grader_name: str = "gsm8k",
 ) -> Floats:
     """Generate the cells of one arm on all problems, one chain at a time; returns their outcomes (1 is correct), (problems, cells).
 
@@ -258,7 +265,7 @@ def draw_arm(
                 for chain_block in _blocks(todo, problems, card, precision, sampling, settings):
                     writer.append(chain_block)
                     bar.update(len(chain_block))
-        return np.column_stack([_outcomes(cell, pool, problems, card, settings.seed) for cell in cells])
+        return np.column_stack([_outcomes(cell, pool, problems, card, settings.seed, grader_name) for cell in cells])
 
 
 def _blocks(
@@ -287,17 +294,20 @@ def _blocks(
         yield block
 
 
-def _outcomes(cell: Cell, pool: Pool, problems: pd.DataFrame, card: ModelCard, seed: int) -> Floats:
+def _outcomes(cell: Cell, pool: Pool, problems: pd.DataFrame, card: ModelCard, seed: int, name: str) -> Floats:
     """Whether the cell's answer is the gold one, per problem."""
     tokenizer = Tokenizer.from_file(str(checkpoint(card) / "tokenizer.json"))
     streams = [cell.stream(key) for key in problems["problem_key"]]
+    golds = [gold_of(name, gold, f"problem {i}") for i, gold in zip(problems["problem_id"], problems["gold"], strict=True)]
+    gold_by_stream = dict(zip(streams, golds, strict=True))
     chains: dict[str, list[tuple[str | None, float]]] = {stream: [] for stream in streams}
     for row in pool.rows(streams, cell.t, ["problem_key", "sample", "finish_reason", "n_tokens", "ids", "logprob"]).to_pylist():
-        _, answer = read_answer(tokenizer.decode(row["ids"], skip_special_tokens=True), row["finish_reason"] == "eos")
-        chains[row["problem_key"]].append((answer, float(np.mean(row["logprob"]))))
+        text, gold = tokenizer.decode(row["ids"], skip_special_tokens=True), gold_by_stream[row["problem_key"]]
+        verdict = grader(name).grade(text, row["finish_reason"] == "eos", gold)
+        chains[row["problem_key"]].append((gold if verdict.correct else verdict.answer, float(np.mean(row["logprob"]))))
     ties = [float(uniforms(seed, f"{stream}/tie", 0, 1)[0]) for stream in streams]
     decided = [decide(chains[stream], cell.p, cell.b, u) for stream, u in zip(streams, ties, strict=True)]
-    return np.array([answer == gold for answer, gold in zip(decided, problems["gold"], strict=True)], dtype=np.float64)
+    return np.array([answer == gold for answer, gold in zip(decided, golds, strict=True)], dtype=np.float64)
 
 
 def left_out_values(pool: strategies.Pool, cells: Sequence[Cell]) -> Floats:
@@ -444,7 +454,7 @@ def validate_study(
         for t in dict.fromkeys(cell.t for cell in own):
             pool = matrices(graded[graded["T"] == t], gold, Flops.of(card)).pool
             left_out.append(left_out_values(pool, [cell for cell in own if cell.t == t]))
-        outcomes.append(draw_arm(own, chosen, card, precision, sampling, plan, store))
+        outcomes.append(draw_arm(own, chosen, card, precision, sampling, plan, store, names_of(config["grader"])[0]))
     result = compare(value, np.concatenate(left_out, axis=2), np.concatenate(outcomes, axis=1), config["statistics"]["confidence"])
     return _table(config["study"], cells, cards, len(chosen), result), ids
 

@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flopstat.grading import MAX_DIGITS, MAX_TEXT, WINDOW, count_states, grade_chains, normalize, read_answer
+from flopstat.grading import WINDOW, count_states, grade_chains
 from flopstat.ladder.generator import generate
 from flopstat.ladder.tokenizer import encode_fast
+from flopstat.numerals import MAX_DIGITS, normalize
+from flopstat.readings import LOOK_BACK, read_answer
 from flopstat.tables import FAILED, STATES
 
 CASES = json.loads((Path(__file__).parents[1] / "cases" / "answers.json").read_text(encoding="utf-8"))
@@ -57,9 +59,11 @@ def test_huge_text_is_read_in_linear_time(text, finished):
         assert state == ("invalid" if finished else "truncated")
 
 
-def test_a_long_text_is_read_at_its_end():
-    assert read_answer("x" * MAX_TEXT + "\n#### 18", True) == ("answered", "18")
-    assert read_answer("#### 18\n" + "x" * MAX_TEXT, True) == ("no_answer", None)
+def test_of_a_long_text_the_first_marker_and_the_end_are_read():
+    assert read_answer("x" * 10**6 + "\n#### 18", True) == ("answered", "18")
+    assert read_answer("#### 18\n" + "x" * 10**6, True) == ("answered", "18")
+    assert read_answer("18 eggs\n" + "x" * (LOOK_BACK - 100), True) == ("answered", "18")
+    assert read_answer("18 eggs\n" + "x" * LOOK_BACK, True) == ("no_answer", None)
 
 
 @given(st.text(alphabet="#0123456789.,-$ \nAa:\\boxed{}%", max_size=60))

@@ -40,7 +40,7 @@ def arm(tmp_path, chosen, budgets=(8, 64), entry=None, **log):
     path = write_log(tmp_path / "log.jsonl", chosen, **log)
     out = tmp_path / "samples.parquet"
     card = imports.import_arm(ENTRY | {"path": str(path)} | (entry or {}), out)
-    graded = imports.grade_imported(tables.read("imported", out), chosen, list(budgets), "m@unknown")
+    graded = imports.grade_imported(tables.read("imported", out), chosen, list(budgets), "m@unknown", ["gsm8k"])[0]
     return card, tables.validate(graded.assign(model="m", precision="unknown"), "grades")
 
 
@@ -86,7 +86,7 @@ def test_chains_are_graded_whole_at_the_largest_t_and_by_how_they_ended(tmp_path
     rows = [{"problem_id": p, "text": t, "finish_reason": f, "sample": i} for p in chosen["problem_id"] for i, (t, f) in ends.items()]
     path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
     imports.import_arm(ENTRY | {"path": str(path)}, tmp_path / "s.parquet")
-    graded = imports.grade_imported(tables.read("imported", tmp_path / "s.parquet"), chosen, [8, 64], "a")
+    graded = imports.grade_imported(tables.read("imported", tmp_path / "s.parquet"), chosen, [8, 64], "a", ["gsm8k"])[0]
     assert set(graded["T"]) == {64}
     states = graded.groupby("sample")["state"].unique().map(list).to_dict()
     assert states == {0: ["answered"], 1: ["truncated"], 2: ["engine_error"], 3: ["answered"]}
@@ -106,13 +106,13 @@ def test_chains_are_graded_whole_at_the_largest_t_and_by_how_they_ended(tmp_path
 def test_pools_that_do_not_fit_the_study(tmp_path, chosen, change, message):
     imports.import_arm(ENTRY | {"path": str(write_log(tmp_path / "log.jsonl", chosen))}, tmp_path / "s.parquet")
     with pytest.raises(InputError, match=message):
-        imports.grade_imported(change(tables.read("imported", tmp_path / "s.parquet")), chosen, [8, 64], "a")
+        imports.grade_imported(change(tables.read("imported", tmp_path / "s.parquet")), chosen, [8, 64], "a", ["gsm8k"])
 
 
 def test_problems_beyond_the_study_are_left_out(tmp_path, chosen):
     imports.import_arm(ENTRY | {"path": str(write_log(tmp_path / "log.jsonl", chosen))}, tmp_path / "s.parquet")
     few, samples = chosen.head(5), tables.read("imported", tmp_path / "s.parquet")
-    assert set(imports.grade_imported(samples, few, [64], "a")["problem_id"]) == set(few["problem_id"])
+    assert set(imports.grade_imported(samples, few, [64], "a", ["gsm8k"])[0]["problem_id"]) == set(few["problem_id"])
 
 
 def test_cells_of_an_imported_arm_have_accuracy_and_null_costs(tmp_path, chosen):
@@ -257,7 +257,9 @@ def test_the_study_of_released_solutions(tmp_path):
     parts = []
     for entry in wanted["models"]:
         card = imports.import_arm(entry | {"path": str(SOLUTIONS)}, tmp_path / "s.parquet")
-        graded = imports.grade_imported(tables.read("imported", tmp_path / "s.parquet"), chosen, wanted["budgets"]["T"], entry["name"])
+        graded = imports.grade_imported(
+            tables.read("imported", tmp_path / "s.parquet"), chosen, wanted["budgets"]["T"], entry["name"], ["gsm8k"]
+        )[0]
         graded = tables.validate(graded.assign(model=card.name, precision="fp16"), "grades")
         parts.append(cells.estimate_arm(graded, chosen, cells.ArmFacts(card, "fp16", None, None, None), settings))
     configurations, per_problem = (pd.concat([part[i] for part in parts], ignore_index=True) for i in (0, 1))

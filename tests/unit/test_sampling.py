@@ -14,10 +14,11 @@ from flopstat.costs import Flops
 from flopstat.engine import GREEDY
 from flopstat.errors import InputError
 from flopstat.forcing import BudgetViolation, Plan, answer_key, verify_budgets
-from flopstat.grading import grade_chains, read_answer
+from flopstat.grading import grade_chains
 from flopstat.models import checkpoint
 from flopstat.pool import SCHEMA
 from flopstat.problems import prompts_of, select_problems
+from flopstat.readings import read_answer
 from flopstat.sampling import described, draw_samples, open_arm, pool_key, shard_of, write_view
 
 PROMPT = {"system": "", "instruction": "{question}", "answer_cue": ""}

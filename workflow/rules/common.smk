@@ -7,6 +7,7 @@ import sys
 from flopstat import config as study_config
 from flopstat.config import one_of
 from flopstat.errors import InputError
+from flopstat.graders import names_of
 from flopstat.models import ABSENT, device_present, stored_identity
 from flopstat.precisions import check_models
 from flopstat.provenance import code_hash
@@ -26,6 +27,7 @@ MODELS = {model["name"]: model for model in config["models"]}
 IMPORTED = study_config.imported(config)
 DRAWN = [name for name in MODELS if name not in IMPORTED]
 DRAWN_ARMS = [arm for arm in ARMS if arm.split("@")[0] in DRAWN]
+GRADERS = names_of(config["grader"])
 HAS_LATEX = shutil.which("latexmk") is not None and shutil.which("pdflatex") is not None
 
 TABLES = [
@@ -39,6 +41,7 @@ TABLES = [
         "frontier",
         "crossovers",
         "variance_ratio",
+        *(("grader_disagreements", "grader_shift") if len(GRADERS) > 1 else ()),
     )
 ]
 if config["pairs"]:

@@ -37,6 +37,7 @@ rule grade_imported:
         problems=f"{RESULTS}/problems.parquet",
     output:
         grades=f"{RESULTS}/grades/{{model}}@{{precision}}.parquet",
+        verdicts=f"{RESULTS}/verdicts/{{model}}@{{precision}}.parquet",
     log:
         f"{RESULTS}/logs/grade_imported/{{model}}@{{precision}}.log",
     benchmark:
@@ -50,7 +51,7 @@ rule grade_imported:
         runtime=30,
     params:
         budgets=config["budgets"]["T"],
-        grader=config["grader"],
+        graders=GRADERS,
         code=code_hash("imports", "tables"),
     message:
         "Grading the imported samples of {wildcards.model}"

@@ -28,7 +28,7 @@ rule validate_cells:
         mem_mb=6000,
         runtime=720,
     params:
-        config={key: config[key] for key in ("study", "seed", "budgets", "sampling", "statistics")},
+        config={key: config[key] for key in ("study", "seed", "budgets", "sampling", "grader", "statistics")},
         arms=REFERENCES,
         store="results/pools",
         code=code_hash("validation", "tables"),
