@@ -13,6 +13,7 @@ BASE = (
     "filelock",
     "jinja2",
     "jsonschema",
+    "math-verify",
     "numpy",
     "pandas",
     "pandera",
@@ -42,7 +43,7 @@ ENVIRONMENTS = {
 }
 # Names that differ on conda-forge, and packages that only PyPI has.
 CONDA_NAMES = {"torch": "pytorch"}
-PIP_ONLY = {"moocore", "optimum-quanto", "torchao"}
+PIP_ONLY = {"math-verify", "moocore", "optimum-quanto", "torchao"}
 
 
 def read_pins(*paths: Path) -> dict[str, str]:
