@@ -15,10 +15,10 @@ import yaml
 from flopstat import cli, tables
 from flopstat.config import ROOT
 from flopstat.errors import InputError
-from flopstat.grading import read_answer
 from flopstat.importers import reading, samples
 from flopstat.importers.samples import KINDS, Declared, import_samples, read_problems
 from flopstat.problems import ladder_rows
+from flopstat.readings import read_answer
 
 FOREIGN = ROOT / "tests" / "data" / "foreign"
 SOLUTIONS = ROOT.parent / "shared" / "data" / "gsm8k" / "example_model_solutions.jsonl"
