@@ -7,6 +7,8 @@ read the same keys and values of that prompt: their queries meet it in one matri
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,7 +115,6 @@ class Slots:
         self.cache = Cache(layers=list(self.layers))
         self.size = {OWN: (0, 0), PROMPT: (0, 0)}  # slots and tokens per slot
         self.prompt_lengths = np.zeros(0, dtype=np.int64)
-        self._groups: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def reserve(self, rows: int, length: int, most: int, part: tuple[str, str] = OWN) -> None:
         """Make sure that `rows` slots of `length` tokens fit; tokens grow in steps, never beyond `most`."""
@@ -179,14 +180,8 @@ class Slots:
                 stored = getattr(layer, name)
                 stored[b, :, :length] = stored[a, :, :length]
 
-    def regroup(self) -> None:
-        """Say that rows have come, gone or moved."""
-        self._groups = None
-
     def prepare(self, which: Indices, length: Indices, window: int | None, device: torch.device) -> None:
         """Set the step: row r of prompt which[r] has `length[r]` tokens behind it, the last of which is written now."""
-        if self._groups is None:
-            self._groups = _grouped(which, len(self.prompt_lengths), device)
         prompt_length, longest = int(self.prompt_lengths.max()), int(length.max())
         before = torch.from_numpy(self.prompt_lengths[which]).to(device).unsqueeze(1)
         own = torch.from_numpy(length).to(device).unsqueeze(1)
@@ -199,8 +194,20 @@ class Slots:
         if window is not None:
             position = torch.cat([a.expand(len(which), -1), before + b], dim=1)
             window_bias = _additive(seen & (position > before + own - 1 - window), dtype)
-        place = torch.from_numpy(length - 1)
-        self.step = Step(len(which), place, longest, len(self.prompt_lengths), prompt_length, *self._groups, bias, window_bias)
+        place, groups = torch.from_numpy(length - 1), _grouped(which, len(self.prompt_lengths), device)
+        self.step = Step(len(which), place, longest, len(self.prompt_lengths), prompt_length, *groups, bias, window_bias)
+
+    @contextmanager
+    def attending(self, config: Any) -> Iterator[None]:
+        """Let the model with this config attend to these slots."""
+        usual = config._attn_implementation
+        config._attn_implementation = ATTENTION
+        _running.append(self)
+        try:
+            yield
+        finally:
+            _running.pop()
+            config._attn_implementation = usual
 
 
 def _grouped(which: Indices, n_prompts: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -228,7 +235,6 @@ def attend(
     attention_mask: Any,
     scaling: float | None = None,
     softcap: float | None = None,
-    sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention of one new token per row over its prompt and its own tokens.
@@ -270,7 +276,7 @@ def attend(
 
     on_prompt = row_by_row(side_by_side(q.index_select(0, spread)) @ prompt_keys.transpose(-1, -2))
     scores = torch.cat([on_prompt, q @ key.transpose(-1, -2)], dim=-1)
-    bias = step.window_bias if _windowed(module, sliding_window) else step.bias
+    bias = step.window_bias if _windowed(module) else step.bias
     scores = scores.to(bias.dtype)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
@@ -281,7 +287,7 @@ def attend(
     return out.reshape(n, 1, heads, dimension), None
 
 
-def _windowed(module: torch.nn.Module, sliding_window: int | None) -> bool:
+def _windowed(module: torch.nn.Module) -> bool:
     """Whether a layer looks through the window: by its type where layers differ; without types the window is all layers'."""
     kinds = getattr(module.config, "layer_types", None)
     return kinds is None or bool(kinds[module.layer_idx] == "sliding_attention")

@@ -25,7 +25,7 @@ from flopstat.engine import GREEDY, NEAR_TIE, Account, Capabilities, Chain, Requ
 from flopstat.errors import InputError
 from flopstat.memory import free_bytes
 from flopstat.randomness import uniforms
-from flopstat.slots import ATTENTION, Slots, _running
+from flopstat.slots import Slots
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -339,10 +339,7 @@ class TransformersEngine:
         last = torch.from_numpy(batch.ids[np.arange(n), batch.length[:n] - 1].astype(np.int64)).to(self.device)
         # Our attention brings its masks along; one of four dimensions keeps the model from making its own.
         none = torch.zeros((1, 1, 1, 1), dtype=self.model.dtype, device=self.device)
-        usual = self._config._attn_implementation
-        self._config._attn_implementation = ATTENTION
-        _running.append(slots)
-        try:
+        with slots.attending(self._config):
             out = self.model(
                 input_ids=last.unsqueeze(1),
                 attention_mask=dict.fromkeys(LAYERS, none) if self._masks_by_name else none,
@@ -351,9 +348,6 @@ class TransformersEngine:
                 use_cache=True,
                 logits_to_keep=1,
             )
-        finally:
-            self._config._attn_implementation = usual
-            _running.pop()
         logits: torch.Tensor = out.logits[:, -1]
         self.account.model_seconds += time.perf_counter() - begun
         return logits
@@ -390,7 +384,6 @@ class TransformersEngine:
         ended = np.isin(tokens, self.eos) & ~forced
         done = failed | ended | (batch.length[rows] == batch.limit[rows])
         chains = [batch.chain(int(r), self.eos, bool(bad)) for r, bad in zip(rows[done], failed[done], strict=True)]
-        self._slots.regroup()
         if chains:
             if failed.any():
                 self._slots.clear(rows[failed])

@@ -230,6 +230,23 @@ def test_memory_that_runs_out_halves_the_batch_and_loses_no_row(saved_model):
     assert re.search(r"InputError qwen2: not even one chain of 10100 tokens fits into memory on cpu; lower budgets.T", out.stdout)
 
 
+@pytest.mark.parametrize("call", [1, 2, 9, 16])
+def test_memory_that_runs_out_inside_the_model_changes_no_chain(random_model, chains, call):
+    """In the middle of a forward pass, when the first layer has written its keys: the step is taken again with half of the rows."""
+    model, calls = copy.deepcopy(random_model), []
+
+    def full(module, inputs):
+        calls.append(1)
+        if len(calls) == call:
+            raise torch.OutOfMemoryError("out of memory")
+
+    model.model.layers[1].register_forward_pre_hook(full)
+    engine = TransformersEngine(model, settings(), ENDS, 12)
+    drawn = {(c.problem_key, c.sample): c.ids.tolist() for batch in engine.draw(REQUESTS) for c in batch}
+    assert engine.account.halvings == 1
+    assert drawn == {key: chain.ids.tolist() for key, chain in chains.items()}
+
+
 def test_logits_that_are_not_finite_fail_one_chain_only(saved_model):
     """A broken embedding: the chain that draws this token fails at the next step, its neighbours go on."""
     model = AutoModelForCausalLM.from_pretrained(saved_model(tie_word_embeddings=False), dtype=torch.float64).eval()
