@@ -14,6 +14,14 @@ NEAR_TIE = 1e-4  # |u - boundary| below which float32 may draw another token tha
 CONFIDENCE_TOP = 20  # tokens of DeepConf's confidence
 
 FinishReason = Literal["eos", "length", "engine_error"]
+ENDINGS: dict[str, FinishReason] = {  # other tools' words for how a chain ended
+    "stop": "eos",
+    "max_tokens": "length",
+    "model_length": "length",
+    "truncated": "length",
+    "error": "engine_error",
+    "abort": "engine_error",
+}
 
 
 @dataclass(frozen=True)

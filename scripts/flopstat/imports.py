@@ -19,7 +19,6 @@ from flopstat.strategies import SCORES
 
 KEYS = ["problem_id", "sample"]
 NUMBERING = "every problem needs each sample 0, 1, ... once, and a greedy chain (-1) where any has one; import one precision at a time"
-CUT = ("length",)  # finish reasons of a chain that did not end by itself
 
 
 def import_arm(entry: dict[str, Any], out: Path) -> ImportedCard:
@@ -106,7 +105,7 @@ def grade_imported(
         p: [gold_of(g, gold, f"problem {p}") for g in graders] for p, gold in zip(problems["problem_id"], problems["gold"], strict=True)
     }
     verdicts = [
-        judge(text, finish not in CUT, finish == "engine_error", graders, golds[problem])
+        judge(text, finish != "length", finish == "engine_error", graders, golds[problem])
         for text, finish, problem in zip(chosen["text"], chosen["finish_reason"], chosen["problem_id"], strict=True)
     ]
     states, answers, correct = (np.array([v[0][i] for v in verdicts], dtype=object) for i in range(3))

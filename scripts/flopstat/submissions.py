@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flopstat.engine import ENDINGS
 from flopstat.errors import InputError
 from flopstat.graders import GRADERS, gold_of, grader
 from flopstat.submission_grades import Codes, Graded
@@ -33,8 +34,6 @@ KNOWN: dict[str, tuple[type, ...]] = {
     "mean_logprob": (float, int),
     "finish_reason": (str,),
 }
-CUT = ("length", "max_tokens", "truncated")  # what engines say of a chain that was cut
-FAILURES = ("engine_error", "error", "abort")  # and of one that they could not finish
 BLOCK_BYTES = 1_000_000
 BLOCK_ROWS = 1_000
 
@@ -177,11 +176,12 @@ def _grade_row(row: dict[str, Any]) -> Row:
         raise ValueError(f"problem_id {problem[:60]!r} is not in the problems file; grade with the problems that were asked")
     finish = row.get("finish_reason")
     answer: str | None
-    if finish in FAILURES:
+    ending = ENDINGS.get(finish, finish) if finish is not None else None
+    if ending == "engine_error":
         state, answer, correct = "engine_error", None, False
     else:
         # ASSUME a sample whose finish reason is unknown ended by itself
-        state, answer, correct = GRADERS[_name].grade(row["text"], finish not in CUT, gold)
+        state, answer, correct = GRADERS[_name].grade(row["text"], ending != "length", gold)
     if answer is not None and not answer.isascii():
         answer = answer.encode("utf-8", "backslashreplace").decode()  # a lone surrogate can't be written
     tokens = row.get("n_tokens")

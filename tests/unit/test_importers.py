@@ -468,3 +468,14 @@ def test_json_account(tmp_path, monkeypatch, capsys):
     account = json.loads(capsys.readouterr().out)
     assert account["dropped"] == {"extra": 1}
     assert account["models"] == ["m"]
+
+
+@pytest.mark.parametrize(
+    ("word", "ending"), [("stop", "eos"), ("truncated", "length"), ("max_tokens", "length"), ("error", "engine_error")]
+)
+def test_other_tools_words_for_an_ending_mean_the_same_here(tmp_path, word, ending):
+    """A chain that another tool calls truncated must not be read as one that ended."""
+    row = {"problem_id": "0", "model": "m", "sample": 0, "text": "so 7", "finish_reason": word}
+    (tmp_path / "s.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    import_samples("jsonl", tmp_path / "s.jsonl", tmp_path / "s.parquet")
+    assert tables.read("imported", tmp_path / "s.parquet")["finish_reason"].tolist() == [ending]

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flopstat.engine import ENDINGS
 from flopstat.errors import InputError
 from flopstat.importers.logs import read_inspect, read_lighteval, read_lm_eval
 from flopstat.importers.plain import read_csv, read_jsonl, read_parquet
@@ -34,7 +35,6 @@ KINDS: dict[str, tuple[Callable[[Path, Account], Iterator[Item]], str]] = {
     "csv": (read_csv, "CSV in the Sample form"),
     "parquet": (read_parquet, "parquet in the Sample form, such as `flopstat import` writes"),
 }
-FINISH = {"stop": "eos", "max_tokens": "length", "model_length": "length"}  # other tools' words for how a chain ended
 BATCH_CHARACTERS = 1 << 26  # of text that is held before it is written
 BATCH_ROWS = 50_000
 _ARROW = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
@@ -218,7 +218,7 @@ class _Writer:
         }
 
     def finish_reason(self, word: str) -> str:
-        return FINISH.get(word, self.encodable(word))
+        return ENDINGS.get(word, self.encodable(word))
 
     def token_ids(self, value: Any, where: str) -> list[int] | None:
         if value is None:
