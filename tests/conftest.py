@@ -7,6 +7,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import dataclasses
+import subprocess
 from pathlib import Path
 
 import hypothesis
@@ -211,3 +212,24 @@ def chain():
         return made
 
     return make
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Make a disk of a given size of its own: `small_disk("2m")` gives its folder and a way to remount it."""
+    place = tmp_path / "disk"
+
+    def mount(options: str):
+        line = ["mount", "-t", "tmpfs", "-o", options, "flopstat", str(place)]
+        return subprocess.run(line, capture_output=True, text=True, check=False)
+
+    def make(size: str):
+        place.mkdir()
+        done = mount(f"size={size}")
+        if done.returncode:
+            pytest.skip(f"mounting a small disk needs root: {done.stderr.strip()}")
+        return place, mount
+
+    yield make
+    if place.is_mount():
+        subprocess.run(["umount", "--lazy", str(place)], check=True)

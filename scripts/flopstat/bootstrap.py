@@ -82,13 +82,13 @@ def _effective_problems(values: Floats, a: Floats, se: Floats) -> Floats:
     """n_eff of proportion_interval: `values` (problems, cells), their mean accuracies and standard errors, (cells,)."""
     n = len(values)
     spread = (se > ROUNDING) & (a * (1 - a) > ROUNDING)
-    m = np.where(spread, np.minimum(_contributing(values - values.mean(axis=0)), 4 * n * a * (1 - a)), 0.0)
+    m = np.where(spread, np.minimum(contributing(values - values.mean(axis=0)), 4 * n * a * (1 - a)), 0.0)
     ratio = np.divide(n * se**2, a * (1 - a), out=np.zeros_like(se), where=spread)
     effective: Floats = n * (m + PRIOR_PROBLEMS) / (m * ratio + PRIOR_PROBLEMS)
     return effective
 
 
-def _contributing(d: Floats) -> Floats:
+def contributing(d: Floats) -> Floats:
     """Effective number of problems that a sum of squares rests on, (sum d²)² / sum d⁴, 0 where all are 0: (cells,) of (problems, cells)."""
     squares = d**2
     fourth = (squares**2).sum(axis=0)
@@ -131,7 +131,7 @@ def paired_interval(difference: Floats, w: Floats, confidence: float) -> PairedI
     """
     d = difference.mean(axis=0)
     se = (w @ difference).std(axis=0, ddof=1)
-    few = (_contributing(difference) < SMALL_COUNT) | (se <= ROUNDING)
+    few = (contributing(difference) < SMALL_COUNT) | (se <= ROUNDING)
     reach = student.ppf(0.5 + confidence / 2, max(len(difference) - 1, 1)) * se
     below, above = _gains_and_losses(difference, w, confidence)
     low = np.where(few, d - below, d - reach)

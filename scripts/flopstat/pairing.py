@@ -90,9 +90,8 @@ def ratio_interval(shared: Floats, independent: Floats, w: Floats, confidence: f
     r = np.clip(u.sum(axis=0) / total[noisy], 0.0, 2.0)
     e = (u - r * v) / v.mean(axis=0)
     se = (w @ e).std(axis=0, ddof=1)
-    fourth = (e**4).sum(axis=0)
     settled = se <= bootstrap.ROUNDING
-    m = np.divide((e**2).sum(axis=0) ** 2, fourth, out=np.zeros_like(fourth), where=~settled)
+    m = np.where(settled, 0.0, bootstrap.contributing(e))
     carried = settled | (m < bootstrap.SMALL_COUNT)
     below, above = _wilson_limits(r / 2, se / 2, m, v.sum(axis=0) ** 2 / (v**2).sum(axis=0), settled, confidence)
     a, se, m = r[~carried] / 2, se[~carried] / 2, m[~carried]

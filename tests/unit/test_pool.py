@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import re
 import resource
-import subprocess
 import tempfile
 import time
 import zlib
@@ -99,20 +98,8 @@ def pool(tmp_path):
 
 
 @pytest.fixture
-def mounted(tmp_path):
-    """A disk of 2 MB of its own and a way to remount it."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-
-    def mount(options):
-        command = ["mount", "-t", "tmpfs", "-o", options, "flopstat", str(folder)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    done = mount("size=2m")
-    if done.returncode:
-        pytest.skip(f"mounting a small disk needs root: {done.stderr.strip()}")
-    yield folder, mount
-    subprocess.run(["umount", str(folder)], check=True)
+def mounted(small_disk):
+    return small_disk("2m")
 
 
 def test_every_column_comes_back(pool):

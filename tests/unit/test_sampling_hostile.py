@@ -225,20 +225,8 @@ def test_nan_weights_give_failed_chains_and_no_accuracy(folder, chosen, tmp_path
 
 
 @pytest.fixture
-def disk(tmp_path):
-    """A disk of 256 KiB of its own and a way to remount it."""
-    place = tmp_path / "disk"
-    place.mkdir()
-
-    def mount(options):
-        line = ["mount", "-t", "tmpfs", "-o", options, "flopstat", str(place)]
-        return subprocess.run(line, capture_output=True, text=True, check=False)
-
-    done = mount("size=256k")
-    if done.returncode:
-        pytest.skip(f"mounting a small disk needs root: {done.stderr.strip()}")
-    yield place, mount
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+def disk(small_disk):
+    return small_disk("256k")
 
 
 def fill(place, left):
