@@ -281,9 +281,8 @@ def attend(
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     weights = torch.softmax(scores + bias.to(device), dim=-1).to(query.dtype)
-    placed = weights.new_zeros((step.prompts * m, shared, group, step.prompt_length))
-    placed[gather] = weights[..., : step.prompt_length]
-    out = row_by_row(side_by_side(placed) @ prompt_values) + weights[..., step.prompt_length :] @ value
+    placed = side_by_side(weights[..., : step.prompt_length].index_select(0, spread))
+    out = row_by_row(placed @ prompt_values) + weights[..., step.prompt_length :] @ value
     return out.reshape(n, 1, heads, dimension), None
 
 
