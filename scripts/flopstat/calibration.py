@@ -190,7 +190,8 @@ def calibrate(
     repeats = settings["repeats"]
     rates = _peak(device, compute_dtype, repeats, store, where)
     peak = max(rates)
-    model = load(card, precision, compute_dtype, device, offload=offload, device_memory=device_memory)
+    rounded = store.parent / "checkpoints"  # the copy that sampling reads, too
+    model = load(card, precision, compute_dtype, device, offload=offload, device_memory=device_memory, offload_folder=rounded)
     rows = [_row("device", 0, 0, "peak", rates, "FLOP/s") | {"value": peak}]
     counted = count_flops(card, tokens)
     rows.append(_row("prefill", 1, tokens, "c_counted", [counted / (tokens * card.n_params)], "FLOP/(token·parameter)"))

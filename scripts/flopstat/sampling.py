@@ -126,7 +126,7 @@ class Arm:
                 calibration_ids=self.activation_ids,
                 offload=self.sampling["offload"],
                 device_memory=self.sampling["device_memory"],
-                offload_folder=self.pool.folder.parent / "rounded",
+                offload_folder=self.pool.folder.parents[1] / "checkpoints",
             )
             settings = self.plan.for_model(self.tokenizer, self.ends)
             self.engine = TransformersEngine(model, settings, self.ends, self.sampling["batch_rows"], device)

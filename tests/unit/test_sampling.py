@@ -314,6 +314,17 @@ def test_budgets_are_verified_from_the_ids(forced):
         verify_budgets(chains, stretched, ends, 1)
 
 
+def test_calibration_offloads_as_sampling_does_and_shares_the_rounded_copy(tmp_path, chosen, shipped):
+    card, offload = shipped("ladder-30k"), {"offload": "disk", "device_memory": "1MiB"}
+    settings = {"prompt_tokens": 16, "decode_tokens": 4, "batches": [1], "repeats": 5}
+    stored = calibration.calibrate(card, "rtn3", "float32", "cpu", settings, tmp_path / "calibrations", "code", **offload)
+    assert json.loads(stored.read_text(encoding="utf-8"))["identity"]["offload"] == "disk"
+    copies = list((tmp_path / "checkpoints").iterdir())
+    draw_samples(chosen.iloc[:1], arm_of(card, tmp_path / "pools", "rtn3", T=[4], **offload))
+    assert list((tmp_path / "checkpoints").iterdir()) == copies
+    assert len(copies) == 1
+
+
 def test_calibration_is_measured_once_and_counts_what_the_closed_form_says(tmp_path, shipped):
     card = shipped("ladder-30k")
     settings = {"prompt_tokens": 16, "decode_tokens": 4, "batches": [1, 3], "repeats": 5}
