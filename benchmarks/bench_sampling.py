@@ -107,24 +107,32 @@ def generate_run(model: Any, prompts: Prompts, samples: int, settings: SamplingS
 
 
 def against_generate(
-    model: Any, prompts: Prompts, samples: int, settings: SamplingSettings, eos: Sequence[int], rows: int, fixed: Sequence[int], runs: int
+    model: Any,
+    prompts: Prompts,
+    samples: int,
+    settings: SamplingSettings,
+    eos: Sequence[int],
+    rows: int,
+    fixed: Sequence[int],
+    runs: int,
+    whole: bool,
 ) -> None:
     """Our engine against generate at its best batch, and at the batches in `fixed`.
 
-    generate takes one batch after the other, so two full batches say what many would: its arm takes other problems in every run.
+    Both draw the same problems where `whole`. Else generate, which takes one batch after the other, draws two full batches, of other
+    problems in every run, and its batches are tried at a quarter of T.
     """
-    short = replace(settings, max_tokens=settings.max_tokens // 4)
-    tried = {
-        b: generate_run(model, prompts[: b // samples], samples, short, eos, b) for b in BATCHES if samples <= b <= len(prompts) * samples
-    }
+    short = settings if whole else replace(settings, max_tokens=settings.max_tokens // 4)
+    sizes = [b for b in BATCHES if samples <= b <= len(prompts) * samples]
+    tried = {b: generate_run(model, prompts if whole else prompts[: b // samples], samples, short, eos, b) for b in sizes}
     best = max(tried, key=lambda b: tried[b])
-    print("generate, tokens/s by batch, tried once at a quarter of T:", {b: round(r) for b, r in tried.items()})
+    print("generate, tokens/s by batch, tried once:", {b: round(r) for b, r in tried.items()}, flush=True)
     rates: dict[str, list[float]] = {"flopstat": []} | {f"generate, {b} rows": [] for b in sorted({*fixed, best})}
     shares, prefills = [], []
     for run in range(runs):
         for b in sorted({*fixed, best}):
-            size = max(2, b // samples)
-            part = [prompts[(run * size + i) % len(prompts)] for i in range(size)]
+            size = 2 * (b // samples)
+            part = prompts if whole else [prompts[(run * size + i) % len(prompts)] for i in range(size)]
             rates[f"generate, {b} rows"].append(generate_run(model, part, samples, settings, eos, b))
         rate, account = engine_run(model, prompts, samples, settings, eos, rows)
         rates["flopstat"].append(rate)
@@ -160,7 +168,7 @@ def ladder(n: int, runs: int) -> None:
     card = describe({"name": "ladder-900k", "source": "ladder"}, Path(tempfile.gettempdir()))
     eos = [load_tokenizer(card).eos_token_id]
     model = load(card, "fp32", "float32", "cpu")
-    against_generate(model, ladder_prompts(card, n), 32, SamplingSettings(1, 1.0, 1.0, 0, 128), eos, 512, (), runs)
+    against_generate(model, ladder_prompts(card, n), 32, SamplingSettings(1, 1.0, 1.0, 0, 128), eos, 512, (), runs, whole=True)
 
 
 def one_scale(chains: int) -> None:
@@ -172,12 +180,12 @@ def one_scale(chains: int) -> None:
     sampling = section("sampling", {"samples": samples, "device": "cpu", "batch_rows": 512})
     with tempfile.TemporaryDirectory() as folder:
         arm = open_arm(card, "fp32", sampling, Plan.of(sampling, section("budgets", {"T": [16]}), 1), Path(folder))
-        arm.ready()  # loading is the same for all sizes
+        before = draw_samples(problems.iloc[:1], arm)["new_tokens"]  # loading and first use are the same for all sizes
         begun = time.perf_counter()
         account = draw_samples(problems, arm)
         seconds = time.perf_counter() - begun
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"us": 1e6 * seconds / account["new_tokens"], "memory": memory, "chains": account["chains_drawn"]}))
+    print(json.dumps({"us": 1e6 * seconds / (account["new_tokens"] - before), "memory": memory, "chains": account["chains_drawn"]}))
 
 
 def scale(runs: int) -> None:
@@ -202,7 +210,7 @@ def smollm2(n: int, path: Path, rows: int, runs: int) -> None:
     questions = [json.loads(line)["question"] for line in path.read_text(encoding="utf-8").splitlines()[:n]]
     prompts = [prompt_ids(tokenizer, [{"role": "user", "content": q + CUE}]) for q in questions]
     model = load(card, "gguf-q4_1", "bfloat16", "cpu")
-    against_generate(model, prompts, 16, SamplingSettings(1, 0.7, 1.0, 0, 256), [tokenizer.eos_token_id], rows, (16,), runs)
+    against_generate(model, prompts, 16, SamplingSettings(1, 0.7, 1.0, 0, 256), [tokenizer.eos_token_id], rows, (16,), runs, whole=False)
 
 
 def main() -> None:
