@@ -86,6 +86,13 @@ def test_head_dimension_of_its_own(saved_model, tmp_path):
     assert Flops.of(card).forward(9) == count_flops(card, 9)
 
 
+def test_a_model_with_experts_is_counted_in_closed_form(saved_model, tmp_path):
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "shared_expert_intermediate_size": 40}
+    card = describe({"name": "m", "source": "local", "path": str(saved_model("Qwen2Moe", **experts))}, tmp_path)
+    assert card.n_experts == 4
+    assert count_flops(card, 9) == Flops.of(card).forward(9)
+
+
 @pytest.mark.parametrize("name", ["ladder-30k", "ladder-160k", "ladder-900k"])
 def test_shipped_models(shipped, name):
     card = shipped(name)
