@@ -24,6 +24,7 @@ rule estimate_cells:
         f"{RESULTS}/timings/estimate_cells.tsv"
     conda:
         "../../envs/analysis.yaml"
+    threads: 4  # an arm each
     resources:
         mem_mb=4000,
         runtime=30,
@@ -31,8 +32,7 @@ rule estimate_cells:
         config={key: config[key] for key in ("study", "seed", "budgets", "strategies", "statistics", "costs")}
         | {"samples": config["sampling"]["samples"], "kv_bits": DTYPE_BITS[config["sampling"]["compute_dtype"]]},
         arms=ARMS,
-        drawn=DRAWN_ARMS,
-        code=code_hash("cells", "facts", "tables"),
+        code=code_hash("study_cells"),
     message:
         "Estimating cells"
     script:
