@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -28,17 +29,29 @@ VOTES, BEST, BOTH = "majority", "best_of_mean_logprob", "majority_of_best_of"
 
 @dataclass(frozen=True)
 class Place:
-    """Cells by their keys."""
+    """Cells by their keys, and the values of every axis, in the order in which a step takes them."""
 
-    cells: pd.DataFrame
+    rows: list[dict[Hashable, Any]]
     at: dict[tuple[Any, ...], int]  # (model, precision, T, P, B, strategy) to position
     sizes: list[tuple[str, int]]  # models by rising size
+    precisions: dict[str, list[tuple[str, float]]]  # of a model with their bits, as the cells name them
+    values: dict[str, list[int]]  # of T, P and B, rising
 
     @classmethod
     def of(cls, cells: pd.DataFrame) -> Place:
         keys = cells[["model", "precision", "T", "P", "B", "strategy"]].itertuples(index=False, name=None)
         models = cells[["model", "n_params"]].drop_duplicates().sort_values("n_params", kind="stable")
-        return cls(cells, {key: i for i, key in enumerate(keys)}, list(models.itertuples(index=False, name=None)))
+        arms = cells[["model", "precision", "bits_effective"]].drop_duplicates(["model", "precision"])
+        precisions: dict[str, list[tuple[str, float]]] = {}
+        for model, precision, bits in arms.itertuples(index=False, name=None):
+            precisions.setdefault(model, []).append((precision, bits))
+        return cls(
+            cells[["arm", "model", "n_params", "precision", "bits_effective", "T", "P", "B", "strategy"]].to_dict("records"),
+            {key: i for i, key in enumerate(keys)},
+            list(models.itertuples(index=False, name=None)),
+            precisions,
+            {column: sorted(int(v) for v in cells[column].unique()) for column in ("T", "P", "B")},
+        )
 
     def neighbour(self, index: int, axis: str) -> int | None:
         """Position of the next cell along an axis, the others held; None where there is none.
@@ -47,44 +60,40 @@ class Place:
         value that was measured. P and B change the strategy where they must: one chain becomes a vote or a best of B, a vote of P
         becomes a vote over the best of B. q: the same model's arm of next higher bits.
         """
-        row = self.cells.iloc[index]
+        row = self.rows[index]
         candidates = {"N": self._larger, "T": self._longer, "P": self._wider, "B": self._deeper, "q": self._finer}[axis](row)
         return next((self.at[key] for key in candidates if key in self.at), None)
 
-    def _larger(self, row: pd.Series) -> Iterator[tuple[Any, ...]]:
+    def _larger(self, row: dict[Hashable, Any]) -> Iterator[tuple[Any, ...]]:
         for name, size in self.sizes:
             if size > row["n_params"]:
                 rest = (row["T"], row["P"], row["B"], row["strategy"])
                 yield (name, row["precision"], *rest)
-                first, theirs = self._first_precision(str(row["model"])), self._first_precision(name)
-                if row["precision"] == first:
-                    yield (name, theirs, *rest)
+                if row["precision"] == self.precisions[row["model"]][0][0]:
+                    yield (name, self.precisions[name][0][0], *rest)
 
-    def _first_precision(self, model: str) -> str:
-        return str(self.cells.loc[self.cells["model"] == model, "precision"].iloc[0])
+    def _above(self, column: str, value: int) -> Iterator[int]:
+        return (v for v in self.values[column] if v > value)
 
-    def _values(self, column: str, above: int) -> list[int]:
-        return sorted(int(v) for v in self.cells[column].unique() if v > above)
-
-    def _longer(self, row: pd.Series) -> Iterator[tuple[Any, ...]]:
-        for t in self._values("T", row["T"]):
+    def _longer(self, row: dict[Hashable, Any]) -> Iterator[tuple[Any, ...]]:
+        for t in self._above("T", row["T"]):
             yield (row["model"], row["precision"], t, row["P"], row["B"], row["strategy"])
 
-    def _wider(self, row: pd.Series) -> Iterator[tuple[Any, ...]]:
+    def _wider(self, row: dict[Hashable, Any]) -> Iterator[tuple[Any, ...]]:
         wider = {"single": VOTES, "greedy": VOTES, BEST: BOTH}.get(row["strategy"], row["strategy"])
         if wider == BEST or (row["P"] == 1 and wider not in (VOTES, BOTH)):
             return
-        for p in self._values("P", max(int(row["P"]), LEAST_VOTE - 1) if row["P"] == 1 else int(row["P"])):
+        for p in self._above("P", LEAST_VOTE - 1 if row["P"] == 1 else row["P"]):
             yield (row["model"], row["precision"], row["T"], p, row["B"], wider)
 
-    def _deeper(self, row: pd.Series) -> Iterator[tuple[Any, ...]]:
+    def _deeper(self, row: dict[Hashable, Any]) -> Iterator[tuple[Any, ...]]:
         deeper = {"single": BEST, "greedy": BEST, VOTES: BOTH}.get(row["strategy"], row["strategy"])
-        for b in self._values("B", int(row["B"])):
+        for b in self._above("B", row["B"]):
             yield (row["model"], row["precision"], row["T"], row["P"], b, deeper)
 
-    def _finer(self, row: pd.Series) -> Iterator[tuple[Any, ...]]:
-        same = self.cells[(self.cells["model"] == row["model"]) & (self.cells["bits_effective"] > row["bits_effective"])]
-        for precision in same.sort_values("bits_effective")["precision"].drop_duplicates():
+    def _finer(self, row: dict[Hashable, Any]) -> Iterator[tuple[Any, ...]]:
+        finer = [(bits, precision) for precision, bits in self.precisions[row["model"]] if bits > row["bits_effective"]]
+        for _, precision in sorted(finer, key=itemgetter(0)):
             yield (row["model"], precision, row["T"], row["P"], row["B"], row["strategy"])
 
 
@@ -165,21 +174,23 @@ def on_surface(judged: Judged, place: Place, cost: str, gradients: pd.DataFrame)
     bits = np.minimum(cells["bits_effective"].to_numpy(dtype=float), FULL_BITS)
     candidates = np.flatnonzero(cells["strategy"].isin((*MAPPED, BEST, BOTH)))
     points = np.log2(np.column_stack([cells[["n_params", "T", "P", "B"]].to_numpy(dtype=float), bits]))
+    told = gradients[(gradients["type"] == SURFACE) & gradients["inside"]]
+    heres = np.log2(told[["N", "T", "P", "B", "q"]].to_numpy(dtype=float))
     rows = []
-    for _, row in gradients[(gradients["type"] == SURFACE) & gradients["inside"]].iterrows():
+    for row, here in zip(told.to_dict("records"), heres, strict=True):
         axis = str(row["axis"])
         if axis in NO_PART.get(cost, ()):
             continue
-        here = np.log2(row[["N", "T", "P", "B", "q"]].to_numpy(dtype=float))
         index = int(candidates[np.argmin(np.abs(points[candidates] - here).sum(axis=1))])
         to = place.neighbour(index, axis)
         along = 0.0 if to is None else float(points[to, AXES.index(axis)] - points[index, AXES.index(axis)])
         if to is None or along <= 0:
             continue
         price = max(float(np.log2(value[to] / value[index])) / along, LEAST_DOUBLINGS)
-        where = {"cost": cost, "at": value[index], "place": "map", "source": "surface", "N": cells.at[index, "n_params"]}
+        cell = place.rows[index]
+        where = {"cost": cost, "at": value[index], "place": "map", "source": "surface", "N": cell["n_params"]}
         numbers = {name: row[key] / price for name, key in (("gain_per_doubling", "gradient"), ("low", "low"), ("high", "high"))}
-        rows.append(where | {k: cells.at[index, k] for k in ("T", "P", "B", "arm", "strategy")} | {"axis": axis} | numbers)
+        rows.append(where | {k: cell[k] for k in ("T", "P", "B", "arm", "strategy")} | {"axis": axis} | numbers)
     return rows
 
 
