@@ -11,6 +11,7 @@ import pandas as pd
 from flopstat import tables
 from flopstat.costs import COST_NAMES, headline_cost
 from flopstat.errors import InputError
+from flopstat.findings import findings
 
 BUDGETS = 5
 
@@ -76,6 +77,8 @@ def summarize(study: Path) -> str:
         if pd.notna(row["n_more"]):
             where += f" (about {int(row['n_more'])} more problems would settle it)"
         out.append(f"  {row['large']}, {row['kind']}, against {row['small']}: {row['status'].replace('_', ' ')}{where}")
+    found = findings(study, cost)
+    out += [f"What was found ({confidence:.0%} intervals):", *(f"  {text}" for text in found)] if found else []
     places = {"paper": "paper/flopstat.pdf", "report": "report.html", "figure": "figures/accuracy.png", "tables": "*.csv"}
     for name, place in places.items():
         there = any(study.glob(place))

@@ -1,0 +1,52 @@
+"""Findings: each sentence tells the numbers of its table, and is left out where there are none."""
+
+import pandas as pd
+import pytest
+
+from flopstat import tables
+from flopstat.findings import findings
+
+
+@pytest.fixture
+def folder(study, tmp_path):
+    for name in ("configurations", "crossovers", "laws"):
+        tables.write(study["tables"][name], name, tmp_path / f"{name}.csv")
+    return tmp_path
+
+
+def crossing(**changes) -> pd.DataFrame:
+    row = {"cost": "flops", "small": "ladder-30k", "large": "ladder-160k", "kind": "single", "status": "found", "unit": "FLOP"}
+    return pd.DataFrame([row | {"at": 2e7, "at_low": 1e7, "at_high": 3e7, "n_more": float("nan")} | changes])
+
+
+def test_size_is_told_only_where_a_crossover_was_found(folder):
+    tables.write(crossing(), "crossovers", folder / "crossovers.csv")
+    assert findings(folder, "flops") == [
+        "Size, in FLOP per problem (counted): a single pass of ladder-160k beats the best cell of ladder-30k from 2.00e+07 [1.00e+07, 3.00e+07] on."
+    ]
+    tables.write(crossing(status="not_separable"), "crossovers", folder / "crossovers.csv")
+    assert findings(folder, "flops") == []
+
+
+def test_votes_and_bits_come_with_their_limits(folder, study):
+    arm, top = "ladder-30k@fp32", max(study["tables"]["laws"]["T"].dropna())
+    gains = [{"arm": arm, "T": top, "P": p, "gain": 0.05, "low": 0.01, "high": 0.09, "fitted": 0.04} for p in (1, 2, 4, 8)]
+    gains[2]["gain"] = 0.0723
+    tables.write(pd.DataFrame(gains).astype({"T": int}), "vote_gains", folder / "vote_gains.csv")
+    bits = {
+        "arm": arm,
+        "model": "ladder-30k",
+        "n_params": 27072,
+        "precision": "fp32",
+        "bits_effective": 4.5,
+        "weight_bits": 1e5,
+        "T": int(top),
+    }
+    bits |= {"accuracy": 0.2, "accuracy_low": 0.1, "accuracy_high": 0.3, "p_on_frontier": 0.75}
+    tables.write(pd.DataFrame([bits | {"four_bit_effective": False, "four_bit_nominal": True}]), "weight_bits", folder / "weight_bits.csv")
+    tables.write(crossing(status="none_in_range"), "crossovers", folder / "crossovers.csv")
+    votes, weights = findings(folder, "flops")
+    assert votes.startswith(
+        "Votes: 4 of them add to one chain: ladder-30k@fp32 7.2 points [1.0, 9.0]."
+    )  # 8 streams are no cell of the study
+    assert weights.endswith("ladder-30k@fp32 75%.")

@@ -1,0 +1,28 @@
+"""The shipped archive of the default study rebuilds the paper's numbers, and the README's, byte for byte."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from test_workflow import ROOT, snakemake, tracked_files
+
+from flopstat.findings import findings
+
+GOLDEN = ROOT / "tests" / "golden" / "ladder_macros.tex"
+RESULTS = Path("results", "ladder-archived")
+
+
+@pytest.mark.slow
+def test_the_shipped_archive_rebuilds_the_papers_tables_and_the_readmes_findings(tmp_path):
+    for path in tracked_files():
+        if path.parts[0] != "tests":
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / path, tmp_path / path)
+    macros = RESULTS / "paper" / "macros.tex"
+    done = snakemake(tmp_path, "--configfile", "config/studies/ladder-archived.yaml", "--", str(macros), str(RESULTS / "laws.csv"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / macros).read_text(encoding="utf-8") == GOLDEN.read_text(encoding="utf-8")
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    found = findings(tmp_path / RESULTS, "flops")
+    assert len(found) == 3
+    assert [text for text in found if text not in readme] == []
