@@ -11,6 +11,8 @@ CORES ?= $(shell n=$$(env -u OMP_NUM_THREADS nproc 2>/dev/null || getconf _NPROC
 CONFIG ?=# further config files, laid over config/config.yaml: make run CONFIG=config/studies/NAME.yaml
 SNAKEMAKE_ARGS ?=# further arguments for snakemake
 PYTEST_ARGS ?= -n $(CORES)# arguments for pytest
+PERSONAS ?= config/personas/colab-t4.yaml config/personas/rtx4090.yaml# overlays that the Qwen study is rehearsed with
+REHEARSE_ARGS ?=# further arguments for flopstat rehearse, such as --device cuda
 FUZZ_EXAMPLES ?= 100000# examples of each fuzz target
 FUZZ_SEED ?= 0# seed of the fuzz tests
 LOCK_ARGS ?=# arguments for the lock tool: LOCK_ARGS=--upgrade takes the newest versions
@@ -25,7 +27,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-input -
 LOCKED := --no-deps --no-build-isolation --require-hashes
 SNAKEMAKE := $(BIN)/python -m snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG))
 
-.PHONY: help setup run test test-faults test-fuzz validate simulate bench tex smollm2 locks lint headline clean FORCE
+.PHONY: help setup run test test-faults test-fuzz rehearse validate simulate bench tex smollm2 locks lint headline clean FORCE
 
 help: ## list the targets and variables
 	@echo "Targets:"
@@ -58,6 +60,12 @@ test-faults: setup $(STAMPS)/dev ## kill -9 training and sampling at random mome
 test-fuzz: setup $(STAMPS)/dev ## hostile inputs of every kind: FUZZ_EXAMPLES of each target
 	@echo "flopstat: $(FUZZ_EXAMPLES) examples a target, seed $(FUZZ_SEED)"
 	FLOPSTAT_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(PYTEST_ARGS) --hypothesis-seed=$(FUZZ_SEED) tests/fuzz
+
+# The configs as they are shipped; see docs/gpu.md.
+rehearse: setup ## the Qwen study with random stand-ins for its models, killed and resumed, to PDF and report
+	@for persona in $(PERSONAS); do \
+		$(BIN)/flopstat rehearse --cores $(CORES) $(REHEARSE_ARGS) --config config/config.yaml config/studies/qwen2.5-gsm8k.yaml $$persona; \
+	done
 
 validate: setup ## generate chosen cells one by one and compare them with the pools (ten minutes for the default study)
 	@study=$$($(BIN)/flopstat study-name config/config.yaml $(CONFIG)); \

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def main(config: dict[str, Any], results: Path, cores: int, path_to_plan: Path, path_to_log: Path) -> None:
-    plan = make_plan(read_inputs(config, results), config["plan"]["resolve_points"], cores)
+    plan = make_plan(read_inputs(config, results, anywhere=True), config["plan"]["resolve_points"], cores)
     tables.write(pd.DataFrame(table_rows(plan), columns=list(tables.TABLES["plan"])), "plan", path_to_plan)
     with path_to_log.open("w", encoding="utf-8") as stream:
         show(plan, stream)

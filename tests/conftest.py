@@ -15,18 +15,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flopstat import cells, config, frontier, latency, laws, models, problems
+from flopstat import cells, config, frontier, latency, laws, models, problems, standins
 from flopstat.strategies import SCORES
 
 ROOT = Path(__file__).resolve().parents[1]
 LADDER = ("ladder-30k", "ladder-160k")
-QWEN_TEMPLATE = """{%- if messages[0]['role'] == 'system' %}
-{{- '<|im_start|>system\n' + messages[0]['content'] + '<|im_end|>\n' }}{%- else %}
-{{- '<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n' }}{%- endif %}
-{%- for message in messages %}{%- if message.role == 'user' or message.role == 'assistant' %}
-{{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}{%- endif %}{%- endfor %}
-{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}
-"""
 
 hypothesis.settings.register_profile("flopstat", deadline=None, derandomize=True, max_examples=60, database=None)
 hypothesis.settings.load_profile("flopstat")
@@ -70,32 +63,11 @@ def saved_model(tmp_path_factory):
 @pytest.fixture(scope="session")
 def qwen_like(tmp_path_factory):
     """Card of a random checkpoint of Qwen2.5's make: vocabulary size, grouped queries, biases, tied head, chat template, end tokens."""
-    import tokenizers
-    import torch
-    import transformers
-
     folder = tmp_path_factory.mktemp("qwen_like")
-    bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
-    bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = tokenizers.decoders.ByteLevel()
-    ends = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    trainer = tokenizers.trainers.BpeTrainer(vocab_size=400, special_tokens=ends, initial_alphabet=alphabet, show_progress=False)
-    bpe.train_from_iterator([QWEN_TEMPLATE, "Natalia sold 48 clips in April and half as many in May. #### 72"], trainer)
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    tokenizer.chat_template = QWEN_TEMPLATE
-    tokenizer.save_pretrained(folder)
+    tokenizer = standins.tokenizer_of([standins.CHAT_TEMPLATE, "Natalia sold 48 clips in April and half as many in May. #### 72"])
     shape = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-    ids = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 0}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(5)
-        decoder = transformers.Qwen2Config(vocab_size=151_936, tie_word_embeddings=True, max_position_embeddings=4096, **shape, **ids)
-        model = transformers.Qwen2ForCausalLM(decoder)
-        for name, parameter in model.named_parameters():
-            if name.endswith("bias"):  # zeros otherwise, which hide a bias that gets lost
-                torch.nn.init.normal_(parameter, std=0.1)
-    model.generation_config.eos_token_id = [2, 0]
-    model.save_pretrained(folder)
+    shape |= {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "vocab_size": 151_936, "tie_word_embeddings": True}
+    standins.save_standin(folder, shape | {"max_position_embeddings": 4096, "use_sliding_window": False}, tokenizer, 5, "float32")
     return models.describe({"name": "qwen-like", "source": "local", "path": str(folder)}, folder)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flopstat.errors import InputError, PoolError, printable
+from flopstat.errors import InputError, PoolError, TrialError, printable
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -411,6 +411,30 @@ def summary(study: Annotated[Path, typer.Option(help="Results folder of the stud
 
 
 @app.command()
+def rehearse(
+    config: Annotated[list[Path], typer.Option(metavar="FILE...", help="Config files of a study of hub models, the default one first.")],
+    more: Annotated[list[Path] | None, typer.Argument(hidden=True)] = None,
+    n_study: Annotated[int, typer.Option(min=6, help="Study problems.")] = 16,
+    n_calibration: Annotated[int, typer.Option(min=0, help="Calibration problems.")] = 16,
+    samples: Annotated[int | None, typer.Option(min=1, help="K; the study's own if left out.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    problems: Annotated[Path | None, typer.Option(help="Problems in GSM8K's form; generated ones if left out.")] = None,
+    cores: Annotated[int, typer.Option(min=1, help="Cores for snakemake.")] = 2,
+    kill_at: Annotated[float, typer.Option(min=0, max=0.9, help="Share of the chains at which the run is killed; 0: never.")] = 0.4,
+    folder: Annotated[Path, typer.Option(help="Folder of the stand-ins, overlays and logs.")] = Path("results/rehearsal"),
+) -> None:
+    """Run a study of hub models to its end with random stand-ins for them, killed once and resumed: before money is spent."""
+    from flopstat import config as study_config
+    from flopstat import trial
+
+    files = [*config, *(more or [])]
+    if samples is None:
+        samples = study_config.load(*files)["sampling"]["samples"]
+    made = trial.prepare(files, folder, (n_study, n_calibration), samples, device, cores, problems)
+    typer.echo(printable("\n".join(trial.rehearse(made, kill_at or None))))
+
+
+@app.command()
 def archive(
     study: Annotated[Path, typer.Option(help="Results folder of a finished study.")],
     out: Annotated[Path, typer.Option(help="Archive to write, .tar.zst.")],
@@ -453,13 +477,13 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findi
 
 
 def main() -> None:
-    """Entry point: exit code 2 with one line for wrong input, 1 with one line for a store or disk that fails."""
+    """Entry point: exit code 2 with one line for wrong input, 1 with one line for a store, a disk or a rehearsal that fails."""
     try:
         app()
     except InputError as error:
         print(f"flopstat: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(2)
-    except (PoolError, OSError) as error:
+    except (PoolError, TrialError, OSError) as error:
         print(f"flopstat: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(1)
 

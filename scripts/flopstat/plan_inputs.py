@@ -91,7 +91,7 @@ def _roofline(shape: Shape, bits: float, config: dict[str, Any], device: Device)
 
 
 def read_arm(
-    config: dict[str, Any], model: dict[str, Any], precision: str, results: Path, elsewhere: Device | None
+    config: dict[str, Any], model: dict[str, Any], precision: str, results: Path, elsewhere: Device | None, anywhere: bool = False
 ) -> tuple[Known, Device | None]:
     """What is known of an arm, and the device that it was measured on.
 
@@ -99,11 +99,13 @@ def read_arm(
     ----------
     elsewhere : Device or None
         A device of the hardware table that was asked for: what was measured here says nothing about it.
+    anywhere : bool
+        Plan for the machine that the calibration is of, whichever asks.
 
     Raises
     ------
     InputError
-        For a calibration of another machine, if no device was asked for and it comes from no archive.
+        For a calibration of another machine, if no device was asked for and it comes from no archive, unless `anywhere`.
     """
     arm = f"{model['name']}@{precision}"
     path = results / "models" / f"{model['name']}.json"
@@ -115,7 +117,7 @@ def read_arm(
     if elsewhere is None and calibration.is_file():
         latency = Latency.read(calibration)
         # An archive's measurements are of the machine that it was made on, and so is its plan, wherever it is rebuilt.
-        here = latency.device.machine if config["archive"] is not None else devices.machine()
+        here = latency.device.machine if anywhere or config["archive"] is not None else devices.machine()
         devices.check_device(latency, here)
         measured = float(json.loads(calibration.read_text(encoding="utf-8"))["bits_effective"])
         if not precision.startswith(("rtn", "gguf")):  # those are held as floats
@@ -130,7 +132,9 @@ def read_arm(
     return Known(shape, bits, pilot, _roofline(shape, bits, config, device) if device is not None else None), device
 
 
-def read_inputs(config: dict[str, Any], results: Path, device: str | None = None, pools: Path | None = None) -> Inputs:
+def read_inputs(
+    config: dict[str, Any], results: Path, device: str | None = None, pools: Path | None = None, anywhere: bool = False
+) -> Inputs:
     """Gather what a plan stands on.
 
     Parameters
@@ -141,6 +145,8 @@ def read_inputs(config: dict[str, Any], results: Path, device: str | None = None
         A device of config/hardware.yaml to plan for, whatever was measured here.
     pools : Path, optional
         Folder of all pools, to count what they hold.
+    anywhere : bool
+        Plan for the machine that was calibrated, whichever asks: of a cluster's nodes another one may write the plan.
 
     Raises
     ------
@@ -155,7 +161,7 @@ def read_inputs(config: dict[str, Any], results: Path, device: str | None = None
     found: list[Device] = []
     for model in config["models"]:
         for precision in model["precisions"] if model["source"] != "import" else ():
-            known, where = read_arm(config, model, precision, results, elsewhere)
+            known, where = read_arm(config, model, precision, results, elsewhere, anywhere)
             arms[f"{model['name']}@{precision}"] = known
             found += [where] if where is not None else []
     if not arms:

@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
+from flopstat.models import likely_device
 from flopstat.pilot import Estimate
 from flopstat.plan_inputs import Inputs
 from flopstat.planning import ArmPlan, Expectation, makespan, plan_arm
@@ -62,7 +63,7 @@ def make_plan(inputs: Inputs, points: float, cores: int) -> StudyPlan:
     """
     study = inputs.study
     arms = [plan_arm(study, arm, known, inputs.device, inputs.price) for arm, known in inputs.arms.items()]
-    side_by_side = cores if inputs.measured and study.config["sampling"]["device"] != "cuda" else 1
+    side_by_side = cores if inputs.measured and likely_device(study.config["sampling"]["device"]) != "cuda" else 1
     total = {name: _sum([arm.quantities[name] for arm in arms]) for name in arms[0].quantities if name != "memory_bytes"}
     peak = max((arm.quantities["memory_bytes"] for arm in arms), key=lambda e: e.worst)
     total["memory_bytes"] = peak

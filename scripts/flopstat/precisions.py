@@ -159,6 +159,10 @@ def check_models(config: Config) -> None:
             raise InputError(f"models {entry['name']}: not a shipped ladder model; shipped are {', '.join(shipped) or 'none'}")
         widths = _stored_widths(entry)
         for precision in entry["precisions"]:
+            if precision.startswith("quanto") and not config["dataset"]["n_calibration"]:
+                raise InputError(
+                    f"models {entry['name']}: {precision} takes its activation scales from calibration problems; set dataset.n_calibration"
+                )
             check_support(entry["name"], precision, device, compute_dtype, offload)
             _check_widths(f"models {entry['name']}", widths, precision, device)
 
@@ -319,7 +323,7 @@ def _bitsandbytes(precision: str, dtype: torch.dtype) -> Any:
     return None
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Silence what libraries say at every product or import and no user of flopstat can act on."""
     for name in (
         "bitsandbytes",  # one line per int8 product
@@ -401,7 +405,7 @@ def load(
     check_support(card.name, precision, device, compute_dtype, offload)
     check_precision(card, precision, device)
     _check_numbers(device, compute_dtype)
-    _quiet()
+    quiet()
     dtype = getattr(torch, compute_dtype)
     folder, rounds = checkpoint(card), precision.startswith("rtn") or _narrow(precision) not in (None, dtype)
     if rounds and offload != "none":

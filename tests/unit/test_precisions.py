@@ -74,7 +74,9 @@ def test_qwen_like_checkpoint_talks_as_qwen_does(qwen_like):
     assert text == f"{start}system\n{system}{end}{start}user\n1+1?{end}{start}assistant\n"
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     assert tokenizer.decode(ids) == text
-    assert (ids.count(1), ids.count(2), tokenizer.eos_token) == (3, 2, "<|im_end|>")
+    named = tokenizer.convert_tokens_to_ids([start, end.strip()])
+    assert [ids.count(i) for i in named] == [3, 2]
+    assert tokenizer.eos_token == "<|im_end|>"
     assert (qwen_like.vocab_size, qwen_like.n_heads, qwen_like.n_kv_heads, qwen_like.tied) == (151_936, 4, 2, True)
 
 

@@ -20,6 +20,7 @@ rule calibrate_arms:
     resources:
         mem_mb=8000,
         runtime=60,
+        gpu=GPUS,
     params:
         arms=[f"--arm {arm}" for arm in DRAWN_ARMS],
         cards=lambda wildcards, input: [f"--card {card}" for card in input.cards],

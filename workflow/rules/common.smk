@@ -11,7 +11,7 @@ from flopstat.costs import COSTS, DTYPE_BITS, certain_costs
 from flopstat.errors import InputError, printable
 from flopstat.graders import names_of
 from flopstat.hardware import HARDWARE
-from flopstat.models import ABSENT, device_present, stored_identity
+from flopstat.models import ABSENT, device_present, likely_device, stored_identity
 from flopstat.precisions import check_models
 from flopstat.provenance import code_hash
 from flopstat.scenarios import check_scenarios
@@ -33,6 +33,8 @@ IMPORTED = study_config.imported(config)
 DRAWN = [name for name in MODELS if name not in IMPORTED]
 DRAWN_ARMS = [arm for arm in ARMS if arm.split("@")[0] in DRAWN]
 GRADERS = names_of(config["grader"])
+# Jobs that need a GPU ask for one: on a machine they come one after the other (profiles/default), a cluster gives each its own.
+GPUS = int(likely_device(config["sampling"]["device"]) == "cuda")
 HAS_LATEX = shutil.which("latexmk") is not None and shutil.which("pdflatex") is not None
 
 TABLES = [

@@ -22,6 +22,7 @@ rule draw_pilots:
     resources:
         mem_mb=6000,
         runtime=120,
+        gpu=GPUS,
     params:
         arms=[f"--arm {arm}" for arm in DRAWN_ARMS],
         cards=lambda wildcards, input: [f"--card {card}" for card in input.cards],

@@ -28,6 +28,7 @@ rule draw_samples:
     resources:
         mem_mb=6000,
         runtime=720,
+        gpu=GPUS,
     params:
         settings=json.dumps({"sampling": config["sampling"], "budgets": config["budgets"], "seed": config["seed"]}),
     message:

@@ -27,6 +27,7 @@ rule validate_cells:
     resources:
         mem_mb=6000,
         runtime=720,
+        gpu=GPUS,
     params:
         config={key: config[key] for key in ("study", "seed", "budgets", "sampling", "grader", "statistics")},
         arms=REFERENCES,
