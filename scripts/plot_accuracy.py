@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from flopstat import tables
 from flopstat.devices import mixed_devices
 from flopstat.figures import plot_accuracy
+from flopstat.style import write_data
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -33,7 +34,7 @@ def main(
         cost,
         mixed_devices(tables.read("calibration", path_to_calibration)),
     )
-    data.to_csv(path_to_data, index=False, float_format="%.10g", lineterminator="\n")
+    write_data(data, path_to_data)
 
 
 if __name__ == "__main__":

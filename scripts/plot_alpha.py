@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from flopstat import tables
 from flopstat.law_figures import plot_alpha
+from flopstat.style import write_data
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -20,7 +21,7 @@ def main(
     configurations = tables.read("configurations", path_to_configurations)
     bits = configurations.groupby("arm")["bits_effective"].first().astype(float).to_dict()
     data = plot_alpha(tables.read("laws", path_to_laws), bits, [path_to_pdf, path_to_png])
-    data.to_csv(path_to_data, index=False, float_format="%.10g", lineterminator="\n")
+    write_data(data, path_to_data)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import pandas as pd
 
 from flopstat.calibration_figure import plot_calibration, points
 from flopstat.models import ModelCard
+from flopstat.style import write_data
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -29,7 +30,7 @@ def main(
     ]
     data = pd.concat(parts, ignore_index=True)
     plot_calibration(data, title, [path_to_pdf, path_to_png])
-    data.to_csv(path_to_data, index=False, float_format="%.10g", lineterminator="\n")
+    write_data(data, path_to_data)
 
 
 if __name__ == "__main__":

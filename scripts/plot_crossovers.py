@@ -7,6 +7,7 @@ from flopstat import tables
 from flopstat.finished import deployable
 from flopstat.frontier import judge
 from flopstat.frontier_figures import plot_crossovers
+from flopstat.style import write_data
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -23,7 +24,7 @@ def main(
 ) -> None:
     judged = judge(tables.read("configurations", path_to_configurations), tables.read("cells", path_to_per_problem), config)
     data = plot_crossovers(deployable(judged), tables.read("crossovers", path_to_crossovers), [path_to_pdf, path_to_png])
-    data.to_csv(path_to_data, index=False, float_format="%.10g", lineterminator="\n")
+    write_data(data, path_to_data)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from flopstat import tables
 from flopstat.frontier_figures import plot_dominance
+from flopstat.style import write_data
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 def main(path_to_dominance: Path, path_to_pdf: Path, path_to_png: Path, path_to_data: Path) -> None:
     data = plot_dominance(tables.read("dominance", path_to_dominance), [path_to_pdf, path_to_png])
-    data.to_csv(path_to_data, index=False, float_format="%.10g", lineterminator="\n")
+    write_data(data, path_to_data)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from flopstat import tables
 from flopstat.plan_figure import plot_plan
+from flopstat.style import write_data
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 def main(title: str, path_to_actual: Path, path_to_pdf: Path, path_to_png: Path, path_to_data: Path) -> None:
     data = plot_plan(tables.read("plan_actual", path_to_actual), title, [path_to_pdf, path_to_png])
-    data.to_csv(path_to_data, index=False, float_format="%.10g", lineterminator="\n")
+    write_data(data, path_to_data)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from flopstat import tables
 from flopstat.devices import mixed_devices
 from flopstat.scenario_figure import plot_scenarios
+from flopstat.style import write_data
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -29,7 +30,7 @@ def main(
         mixed_devices(tables.read("calibration", path_to_calibration)),
         [path_to_pdf, path_to_png],
     )
-    data.to_csv(path_to_data, index=False, float_format="%.10g", lineterminator="\n")
+    write_data(data, path_to_data)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from flopstat.facts import read_facts
 from flopstat.models import read_card
 from flopstat.stream_figures import plot_cost, plot_latency
 from flopstat.streams import streams_of
+from flopstat.style import write_data
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -47,7 +48,7 @@ def main(
     drawn_cost = plot_cost(curve, minima, references, confidence, title, [cost_figure["pdf"], cost_figure["png"]])
     drawn_latency = plot_latency(speed, references, confidence, title, note, [latency_figure["pdf"], latency_figure["png"]])
     for data, figure in ((drawn_cost, cost_figure), (drawn_latency, latency_figure)):
-        data.to_csv(figure["data"], index=False, float_format="%.10g", lineterminator="\n")
+        write_data(data, figure["data"])
 
 
 if __name__ == "__main__":

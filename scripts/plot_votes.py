@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from flopstat import tables
 from flopstat.law_figures import plot_votes
+from flopstat.style import write_data
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -19,7 +20,7 @@ def main(
 ) -> None:
     gains, laws = tables.read("vote_gains", path_to_vote_gains), tables.read("laws", path_to_laws)
     data = plot_votes(gains, laws, [path_to_pdf, path_to_png])
-    data.to_csv(path_to_data, index=False, float_format="%.10g", lineterminator="\n")
+    write_data(data, path_to_data)
 
 
 if __name__ == "__main__":

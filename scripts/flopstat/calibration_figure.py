@@ -6,22 +6,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from flopstat.costs import DTYPE_BITS, Flops, kv_bytes_per_token, weight_bytes
 from flopstat.devices import mixed_devices
-from flopstat.figures import STYLE, save
 from flopstat.models import ModelCard
+from flopstat.style import canvas, colors_of, finish, head, markers_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MARKS = {"prefill": "s", "decode": "o"}
+FILLS: dict[str, Any] = {"prefill": "full", "decode": "none"}
+FILL_WORDS = {"prefill": "prefill (filled)", "decode": "decode (open)"}
 
 
 def points(arm: str, card: ModelCard, measured: Mapping[str, Any]) -> pd.DataFrame:
@@ -54,30 +53,27 @@ def plot_calibration(data: pd.DataFrame, title: str, paths: list[Path]) -> None:
     data : table
         The `points` of all arms, one below the other.
     """
-    mpl.use("agg")
-    import matplotlib.pyplot as plt
-
-    models = list(dict.fromkeys(data["model"]))
-    colors = dict(zip(models, sns.color_palette("colorblind", len(models)), strict=True))
-    with mpl.rc_context(STYLE):
-        fig, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.7))
-        _draw_predictions(left, data, colors)
-        _draw_roofline(right, data, colors)
-        fig.suptitle(title.replace("$", r"\$"), x=0.01, ha="left", fontsize=10)
-        handles = [Line2D([], [], color=color, lw=3, label=model) for model, color in colors.items()]
-        handles += [Line2D([], [], color="0.35", marker=mark, mfc="none", ls="", ms=4, label=phase) for phase, mark in MARKS.items()]
-        fig.legend(handles=handles, loc="lower center", ncols=min(len(handles), 5), columnspacing=1.4)
+    colors, markers = colors_of(data["model"]), markers_of(data["model"])
+    with canvas(1, 2, (7.6, 3.8)) as (fig, axes):
+        _draw_predictions(axes[0, 0], data, colors)
+        _draw_roofline(axes[0, 1], data, colors)
+        head(fig, title)
+        handles = [Line2D([], [], color=color, marker=markers[model], ls="", ms=5, label=model) for model, color in colors.items()]
+        looks: dict[str, Any] = {"color": "0.35", "marker": "o", "ls": "", "ms": 4}
+        handles += [Line2D([], [], fillstyle=fill, label=FILL_WORDS[phase], **looks) for phase, fill in FILLS.items()]
         note = mixed_devices(data)
         if note:
             fig.text(0.99, 0.985, note, ha="right", va="top", fontsize=7, color="firebrick")
-        rows = -(-len(handles) // 5)
-        fig.tight_layout(rect=(0, 0.02 + 0.05 * rows, 1, 1))
-        save(fig, paths)
+        finish(fig, handles, [], paths)
 
 
 def _scatter(ax: Axes, data: pd.DataFrame, x: str, y: str, colors: dict[str, Any]) -> None:
-    for (model, phase), some in data.groupby(["model", "phase"], sort=False):
-        ax.plot(some[x], some[y], marker=MARKS[str(phase)], ms=3.5, mfc="none", mew=0.8, ls="", color=colors[str(model)], alpha=0.8)
+    markers = markers_of(colors)
+    key: Any
+    for key, some in data.groupby(["model", "phase"], sort=False):
+        model, phase = key
+        look: dict[str, Any] = {"marker": markers[model], "fillstyle": FILLS[str(phase)], "color": colors[model], "alpha": 0.7}
+        ax.plot(some[x], some[y], ms=3.5, mew=0.8, ls="", **look)
     ax.set_xscale("log")
     ax.set_yscale("log")
 
@@ -91,7 +87,7 @@ def _draw_predictions(ax: Axes, data: pd.DataFrame, colors: dict[str, Any]) -> N
     _scatter(ax, milli, "measured", "predicted", colors)
     errors = (milli["predicted"] / milli["measured"] - 1).abs()
     lines = [f"median error {errors.median():.1%} of {len(errors)} points"]
-    lines += [f"  {phase} {errors[milli['phase'] == phase].median():.1%}" for phase in MARKS]
+    lines += [f"  {phase} {errors[milli['phase'] == phase].median():.1%}" for phase in FILLS]
     ax.text(0.04, 0.96, "\n".join(lines), transform=ax.transAxes, va="top", fontsize=8)
     ax.set(xlim=ends, ylim=ends, xlabel="measured, ms per prefill or step", ylabel="predicted without the point, ms")
     ax.set_title("(a) times of points left out (grey: ±10%)")

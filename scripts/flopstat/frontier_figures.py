@@ -8,21 +8,19 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from flopstat.costs import COST_NAMES, headline_cost
 from flopstat.errors import InputError
-from flopstat.figures import STYLE, label_costs, save
 from flopstat.frontier import Judged, contests
+from flopstat.style import AXIS_COLORS, AXIS_MARKERS, STYLE, canvas, colors_of, finish, label_costs, models_of, save, say_nothing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 AXIS_NAMES = {"N": "N: larger model", "T": "T: longer chains", "P": "P: more votes", "B": "B: best of more", "q": "q: more bits"}
-AXIS_COLORS = {"N": "#4477aa", "T": "#ee6677", "P": "#228833", "B": "#ccbb44", "q": "#aa3377", "none": "0.85"}
 SURE = 0.95
 MAX_PANELS = 3
 BEST_LINE = (0, (4, 1.5))
@@ -56,22 +54,16 @@ def plot_crossovers(judged: Judged, crossovers: pd.DataFrame, paths: list[Path],
     -------
     The points drawn.
     """
-    mpl.use("agg")
-    import matplotlib.pyplot as plt
-
     cost = cost or headline_cost(judged.cells)
     if cost is None:
         raise InputError("figure: no arm has a cost")
     data = crossover_curves(judged, crossovers, cost)
     pairs = list(dict.fromkeys(data[["small", "large"]].itertuples(index=False, name=None)))[:MAX_PANELS]
     data = data[[pair in pairs for pair in data[["small", "large"]].itertuples(index=False, name=None)]]
-    sizes = judged.cells[["model", "n_params"]].drop_duplicates().sort_values("n_params")["model"].tolist()
-    colors = dict(zip(sizes, sns.color_palette("colorblind", len(sizes)), strict=True))
-    with mpl.rc_context(STYLE):
-        width = max(len(pairs), 1)
-        fig, axes = plt.subplots(
-            2, width, figsize=(max(2.9 * width, 4.4), 4.3), sharex="col", sharey="row", squeeze=False, height_ratios=(1.5, 1)
-        )
+    sizes = models_of(judged.cells)
+    colors = colors_of(sizes)
+    width = max(len(pairs), 1)
+    with canvas(2, width, (max(2.9 * width, 5.6), 4.6), sharex="col", sharey="row", height_ratios=(1.5, 1)) as (fig, axes):
         for column, (small, large) in enumerate(pairs):
             axes[0, column].margins(x=0.02)
             part = data[(data["small"] == small) & (data["large"] == large)].sort_values("cost")
@@ -81,32 +73,38 @@ def plot_crossovers(judged: Judged, crossovers: pd.DataFrame, paths: list[Path],
             axes[1, column].set_xlabel(COST_NAMES[cost])
             _label_range(axes[1, column])
         if not pairs:
-            axes[0, 0].text(0.5, 0.5, "one model, or no common cost: no crossover", ha="center", transform=axes[0, 0].transAxes)
+            say_nothing(axes[0, 0], "one model, or no common cost: no crossover")
         axes[0, 0].set_ylabel("best accuracy (%)")
         axes[1, 0].set_ylabel("larger − smaller\n(points)")
         fig.align_ylabels()
         drawn = [model for model in sizes if any(model in pair for pair in pairs)]
         styles = [
             Line2D([], [], color="0.3", ls="-", label="single pass of the larger"),
-            Line2D([], [], color="0.3", ls=BEST_LINE, label="best cell of the smaller, votes and best-of-N included"),
-            Patch(color="0.3", alpha=0.3, lw=0, label="interval of the crossover"),
+            Line2D([], [], color="0.3", ls=BEST_LINE, label="best of the smaller, votes and best of B included"),
+            Line2D([], [], color="0.3", lw=1, ls="--", label="crossover (vertical)"),
+            Patch(color="0.3", alpha=0.3, lw=0, label="its interval"),
         ]
         handles = [Line2D([], [], color=colors[m], lw=3, label=m) for m in drawn] + styles
-        fig.legend(handles=handles, loc="lower center", ncols=2 if width < 3 else 3, fontsize=7.5)
-        fig.tight_layout(rect=(0, 0.05 * -(-len(handles) // 3) + 0.02, 1, 1))
-        save(fig, paths)
+        words = f"{len(judged.values):,} problems. Bands: {judged.confidence:.0%} limits that hold at all costs at once"
+        words += "; the interval of a crossover is where they hold 0."
+        finish(fig, handles, [words], paths, columns=2 if width < 3 else 3)
     return data.reset_index(drop=True)
 
 
 def _draw_contest(top: Axes, bottom: Axes, part: pd.DataFrame, row: pd.Series, color_small: Any, color_large: Any) -> None:
     x = part["cost"].to_numpy(float)
+    lone: dict[str, Any] = {"marker": "o" if len(x) == 1 else "", "ms": 4}  # a step of one cost has no length
     for side, color, line in (("small", color_small, BEST_LINE), ("large", color_large, "-")):
         y, low, high = (100 * part[f"f_{side}{end}"].to_numpy(float) for end in ("", "_low", "_high"))
         top.fill_between(x, low, high, step="post", color=color, alpha=0.18, lw=0)
-        top.step(x, y, where="post", color=color, ls=line)
+        top.step(x, y, where="post", color=color, ls=line, **lone)
+        if len(x) == 1:
+            top.vlines(x, low, high, color=color, lw=0.8, alpha=0.6)
     gap, low, high = (100 * part[f"difference{end}"].to_numpy(float) for end in ("", "_low", "_high"))
     bottom.fill_between(x, low, high, step="post", color="0.5", alpha=0.25, lw=0)
-    bottom.step(x, gap, where="post", color="0.2")
+    bottom.step(x, gap, where="post", color="0.2", **lone)
+    if len(x) == 1:
+        bottom.vlines(x, low, high, color="0.2", lw=0.8, alpha=0.6)
     bottom.axhline(0, color="black", lw=0.7)
     title = _STATUS.get(str(row["status"]), "")
     if row["status"] == "found":
@@ -159,7 +157,7 @@ def plot_dominance(dominance: pd.DataFrame, paths: list[Path], cost: str | None 
     if data.empty:
         with mpl.rc_context(STYLE):
             fig, ax = plt.subplots(figsize=(4.4, 2.0))
-            ax.text(0.5, 0.5, "no cell has a next one on any axis", ha="center", transform=ax.transAxes)
+            say_nothing(ax, "no cell has a next one on any axis")
             save(fig, paths)
         return data.reset_index(drop=True)
     spots = _mapped(data)
@@ -171,25 +169,27 @@ def plot_dominance(dominance: pd.DataFrame, paths: list[Path], cost: str | None 
         top = fig.add_subplot(grid[0, :])
         drawn = _draw_along(top, data[data["place"] == "frontier"])
         top.set_title("(a) from each cell of the frontier: the axis that gains most (small: the others)", fontsize=8.5)
+        top.set_xlabel(f"{COST_NAMES[cost]}, where the step starts" if cost else "")
         first: Axes | None = None
         for column, arm in enumerate(panels):
             ax = fig.add_subplot(grid[1, column], sharey=first)
             first = first or ax
             _draw_map(ax, spots[spots["arm"] == arm])
             ax.set_title(("(b) " if not column else "") + arm, fontsize=8)
-            ax.set_xlabel(COST_NAMES[cost].replace(" per problem", "") if cost else "")
+            ax.set_xlabel(COST_NAMES[cost].replace(" per problem", "") + "\nfrom left to right: P = 1, 2, ..." if cost else "")
             if column:
                 ax.tick_params(labelleft=False)
             else:
                 ax.set_ylabel("T (tokens)")
         drawn |= set(spots["axis"])
         names = [a for a in AXIS_NAMES if a in drawn]
-        handles: list[Any] = [Patch(color=AXIS_COLORS[a], label=AXIS_NAMES[a]) for a in names]
-        handles += [Line2D([], [], marker="o", ls="", color="0.3", ms=6, label="gains most, surely")]
-        handles += [Line2D([], [], marker="o", ls="", mfc="none", mec="0.3", ms=6, label="gains most, unsure")]
+        look: dict[str, Any] = {"ls": "", "ms": 6}
+        handles = [Line2D([], [], color=AXIS_COLORS[a], marker=AXIS_MARKERS[a], label=AXIS_NAMES[a], **look) for a in names]
+        handles += [Line2D([], [], marker="o", color="0.3", label="filled: gains most, surely", **look)]
+        handles += [Line2D([], [], marker="o", mfc="none", mec="0.3", label="open: gains most, unsure", **look)]
         if "none" in drawn:
-            handles.append(Line2D([], [], marker="o", ls="", mfc="none", mec=AXIS_COLORS["none"], ms=6, label="no axis gains"))
-        fig.legend(handles=handles, loc="lower center", ncols=4, fontsize=7, bbox_to_anchor=(0.5, -0.06))
+            handles.append(Line2D([], [], marker=AXIS_MARKERS["none"], mfc="none", mec=AXIS_COLORS["none"], label="no axis gains", **look))
+        fig.legend(handles=handles, loc="lower center", ncols=4, fontsize=7, bbox_to_anchor=(0.5, -0.09))
         save(fig, paths, tight=True)
     return data.reset_index(drop=True)
 
@@ -210,19 +210,21 @@ def _draw_along(ax: Axes, data: pd.DataFrame) -> set[str]:
     keys = ["at", "arm", "T", "P", "B", "strategy"]
     best = data.loc[data.groupby(keys, sort=False)["gain_per_doubling"].idxmax()]
     others = data.drop(index=best.index)
-    ax.scatter(others["at"], 100 * others["gain_per_doubling"], s=5, c=[AXIS_COLORS[str(a)] for a in others["axis"]], alpha=0.45, lw=0)
+    for axis, own in others.groupby("axis"):
+        look = {"marker": AXIS_MARKERS[str(axis)], "color": AXIS_COLORS[str(axis)]}
+        ax.plot(own["at"], 100 * own["gain_per_doubling"], ls="", ms=2.5, mew=0, alpha=0.5, **look)
     for _, row in best.iterrows():
         gain, low, high = (100 * float(row[c]) for c in ("gain_per_doubling", "low", "high"))
         name = str(row["axis"]) if gain > 0 else "none"
         color = AXIS_COLORS[name]
         sure = row["p_best"] >= SURE and low > 0
         ax.vlines(row["at"], low, high, color=color, lw=1.1, alpha=0.7)
-        ax.plot(row["at"], gain, marker="o", ms=5.5, color=color, mfc=color if sure else "white", mew=1.3)
+        ax.plot(row["at"], gain, marker=AXIS_MARKERS[name], ms=5.5, color=color, mfc=color if sure else "white", mew=1.3)
     ax.axhline(0, color="black", lw=0.7)
     ax.set_xscale("log")
     ax.set_yscale("symlog", linthresh=10, linscale=1.2)
     ax.set_yticks([-100, -10, -5, 0, 5, 10, 100], ["−100", "−10", "−5", "0", "5", "10", "100"])
-    ax.set_ylabel("points per doubling of cost")
+    ax.set_ylabel("points per doubling of cost\n(linear to ±10, then log)")
     label_costs(ax)
     return {str(a) for a in data["axis"].unique()} | ({"none"} if (best["gain_per_doubling"] <= 0).any() else set())
 
@@ -230,8 +232,9 @@ def _draw_along(ax: Axes, data: pd.DataFrame) -> set[str]:
 def _draw_map(ax: Axes, spots: pd.DataFrame) -> None:
     budgets = sorted(spots["T"].unique())
     for _, spot in spots.iterrows():
-        color, sure = AXIS_COLORS[str(spot["axis"])], spot["p_best"] >= SURE and spot["low"] > 0
-        ax.plot(spot["at"], budgets.index(spot["T"]), marker="o", ms=6, color=color, mfc=color if sure else "white", mew=1.4)
+        axis, sure = str(spot["axis"]), spot["p_best"] >= SURE and spot["low"] > 0
+        look = {"marker": AXIS_MARKERS[axis], "color": AXIS_COLORS[axis], "mfc": AXIS_COLORS[axis] if sure else "white"}
+        ax.plot(spot["at"], budgets.index(spot["T"]), ms=6, mew=1.4, ls="", **look)
     ax.set_yticks(range(len(budgets)), [str(t) for t in budgets])
     ax.set_ylim(-0.6, len(budgets) - 0.4)
     ax.set_xscale("log")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
-from flopstat.figures import STYLE, save
 from flopstat.reality import COMPARED, MEASURED, TOTAL
+from flopstat.style import canvas, colors_of, finish, head
 
 TITLES = {"tokens": "tokens generated", "seconds": "time of the sampling jobs", "memory_bytes": "peak memory"}
 TARGETS = {"tokens": 0.1, "seconds": 0.2}  # relative, that a plan is meant to keep on the ladder
@@ -28,17 +28,13 @@ def plot_plan(actual: pd.DataFrame, title: str, paths: list[Path]) -> pd.DataFra
     -------
     The points drawn: arm, quantity, ratio, and the plan's limits over its value.
     """
-    mpl.use("agg")
-    import matplotlib.pyplot as plt
-
     data = actual.assign(low=actual["low"] / actual["planned"], high=actual["high"] / actual["planned"])
     data = data[["arm", "quantity", "ratio", "low", "high", "status"]]
     arms = list(dict.fromkeys(data["arm"]))
     places = {arm: len(arms) - 1 - i - 0.4 * (arm == TOTAL) for i, arm in enumerate(arms)}
-    color = sns.color_palette("colorblind")[0]
-    with mpl.rc_context(STYLE):
-        fig, axes = plt.subplots(1, len(COMPARED), figsize=(7.6, 1.5 + 0.26 * len(arms)), sharey=True)
-        for ax, quantity in zip(axes, COMPARED, strict=True):
+    color = colors_of(["plan"])["plan"]
+    with canvas(1, len(COMPARED), (7.6, 1.8 + 0.26 * len(arms)), sharey=True) as (fig, axes):
+        for ax, quantity in zip(axes[0], COMPARED, strict=True):
             rows = data[data["quantity"] == quantity]
             y = rows["arm"].map(places).to_numpy(float)
             ratio, low, high = (rows[c].to_numpy(float) for c in ("ratio", "low", "high"))
@@ -47,16 +43,22 @@ def plot_plan(actual: pd.DataFrame, title: str, paths: list[Path]) -> pd.DataFra
             ax.axvline(1, color="0.3", lw=0.8)
             ax.hlines(y, low, high, color=color, lw=4, alpha=0.3)
             ax.plot(ratio, y, "o", ms=4.5, color=color)
-            reach = float(np.nanmax(np.abs(np.concatenate([ratio, low, high]) - 1), initial=0.12)) * 1.15
-            ax.set_xlim(max(0.0, 1 - reach), 1 + reach)
+            spread = np.concatenate([ratio, low, high, [0.88, 1.12]])
+            left, right = float(np.nanmin(spread)), float(np.nanmax(spread))
+            ax.set_xlim(max(0.0, left - 0.1 * (right - left)), right + 0.1 * (right - left))
             for place, found in zip(y, rows["status"], strict=True):
                 if found != MEASURED:
                     ax.annotate(found, (1, place), xytext=(0, 3.5), textcoords="offset points", fontsize=6, color="0.35", ha="center")
             ax.set_title(TITLES[quantity])
             ax.set_xlabel("actual / planned")
-        axes[0].set_yticks(list(places.values()), list(places))
-        axes[0].set_ylim(min(places.values()) - 0.6, max(places.values()) + 0.6)
-        fig.suptitle(title.replace("$", r"\$"), x=0.01, ha="left", fontsize=10)
-        fig.tight_layout()
-        save(fig, paths)
+        axes[0, 0].set_yticks(list(places.values()), list(places))
+        axes[0, 0].set_ylim(min(places.values()) - 0.6, max(places.values()) + 0.6)
+        head(fig, title)
+        handles = [
+            Line2D([], [], color=color, marker="o", ms=4.5, ls="", label="what the jobs took"),
+            Patch(color=color, alpha=0.3, lw=0, label="the plan's own limits"),
+            Line2D([], [], color="0.3", lw=0.8, label="as planned"),
+            Patch(color="0.5", alpha=0.12, lw=0, label="target"),
+        ]
+        finish(fig, handles, [], paths)
     return data

@@ -5,22 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.lines import Line2D
 
 from flopstat.costs import COST_NAMES
-from flopstat.figures import STYLE, label_costs, save
 from flopstat.scenarios import RESERVED
+from flopstat.style import LINES, canvas, colors_of, finish, head, label_costs, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # flops_nominal goes with flops, the 90th percentile with the median, and joules with device_s
 PANELS = ("flops", "eflops", "memory_bytes", "device_s", "latency_p50_s", "usd")
-LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))
+WORDS = "Frontiers as estimated, without bands. Bar through a diamond: cost range of the crossover's simultaneous limits."
 BOUND = "Times and prices of another device are a roofline's: lower bounds."
 
 
@@ -50,19 +48,15 @@ def plot_scenarios(
     -------
     The frontier cells drawn, one row each.
     """
-    mpl.use("agg")
-    import matplotlib.pyplot as plt
-
     data = _points(scenarios)
     names = [RESERVED, *dict.fromkeys(scenarios["scenario"])]
-    looks = dict(zip(names, _looks(len(names)), strict=True))
+    looks = _looks(names)
     crossings = pd.concat([crossovers.assign(scenario=RESERVED), scenario_crossovers], ignore_index=True)
     crossings = crossings[(crossings["kind"] == "best") & crossings["at"].notna()]
     costs = list(dict.fromkeys(data["cost"]))
     columns = min(3, max(1, len(costs)))
     rows = max(1, -(-len(costs) // columns))
-    with mpl.rc_context(STYLE):
-        fig, axes = plt.subplots(rows, columns, figsize=(max(4.2, 2.6 * columns), 2.3 * rows + 1.0), sharey=True, squeeze=False)
+    with canvas(rows, columns, (max(4.2, 2.6 * columns), 2.3 * rows + 1.0), sharey=True) as (fig, axes):
         for ax in axes.ravel()[len(costs) :]:
             ax.set_visible(False)
         for i, cost in enumerate(costs):
@@ -73,23 +67,21 @@ def plot_scenarios(
             if i % columns == 0:
                 ax.set_ylabel("accuracy (correct / asked)")
         axes[0, 0].set_ylim(bottom=0)
+        percent(axes[0, 0])
         handles = [Line2D([], [], color=color, ls=line, lw=1.6, label=name) for name, (color, line) in looks.items()]
         handles[0].set(lw=2.8, alpha=0.4)
         handles.append(Line2D([], [], color="0.35", marker="D", ms=4.5, ls="", label="a larger model overtakes"))
-        fig.suptitle(title.replace("$", r"\$"), x=0.01, ha="left", fontsize=10)
-        fig.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 0.035), ncols=min(len(handles), 5), columnspacing=1.4)
+        head(fig, title)
         timed = data["cost"].isin(("device_s", "latency_p50_s", "usd")) & (data["scenario"] != RESERVED)
-        remarks = [BOUND if timed.any() else "", note or ""]
-        fig.text(0.01, 0.008, " ".join(remarks).strip(), fontsize=6.5, color="0.3")
-        fig.tight_layout(rect=(0, 0.035 + 0.35 * -(-len(handles) // 5) / (2.3 * rows + 1.0), 1, 1))
-        save(fig, paths)
+        notes = [WORDS, *([BOUND] if timed.any() else []), *([note] if note else [])]
+        finish(fig, handles, notes, paths)
     return data
 
 
-def _looks(n: int) -> list[tuple[Any, Any]]:
+def _looks(names: list[str]) -> dict[str, tuple[Any, Any]]:
     """Black for the study, then colours with their own lines."""
-    palette = sns.color_palette("colorblind", max(1, n - 1))
-    return [("black", "-"), *((color, LINES[(i + 1) % len(LINES)]) for i, color in enumerate(palette))][:n]
+    colors = colors_of(names[1:])
+    return {names[0]: ("black", "-")} | {name: (colors[name], LINES[(i + 1) % len(LINES)]) for i, name in enumerate(names[1:])}
 
 
 def _draw(ax: Axes, data: pd.DataFrame, crossings: pd.DataFrame, looks: dict[str, tuple[Any, Any]]) -> None:

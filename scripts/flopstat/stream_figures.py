@@ -5,52 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-from flopstat.figures import STYLE, save, series_looks
 from flopstat.streams import THROUGHPUT
+from flopstat.style import canvas, colors_of, doublings, finish, head, looks_of, markers_of, models_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 PANELS = {
-    "latency_p50_s": "s until the vote is in, median",
-    "latency_p90_s": "s until the vote is in, 90th percentile",
-    THROUGHPUT: "problems per second, full batch",
+    "latency_p50_s": ("time to the vote, median", "seconds"),
+    "latency_p90_s": ("time to the vote, 90th percentile", "seconds"),
+    THROUGHPUT: ("throughput of a full batch", "problems per second"),
 }
-
-
-def _colors(data: pd.DataFrame) -> dict[str, Any]:
-    """A colour per model, by size."""
-    models = data[["model", "n_params"]].drop_duplicates().sort_values("n_params", kind="stable")["model"].tolist()
-    return dict(zip(models, sns.color_palette("colorblind", len(models)), strict=True))
-
-
-def _stream_ticks(ax: Axes, most: int) -> None:
-    """Powers of two on a logarithmic axis of streams."""
-    ax.set_xscale("log")
-    ax.set_xticks([2**i for i in range(most.bit_length())])
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda p, _: f"{p:g}"))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_xlabel("parallel streams P")
-
-
-def _finish(fig: Figure, handles: list[Line2D], title: str, notes: list[str], paths: list[Path]) -> None:
-    fig.suptitle(title.replace("$", r"\$"), x=0.01, ha="left", fontsize=10)
-    rows = -(-len(handles) // 5)
-    height = float(fig.get_size_inches()[1])
-    below = 0.04 + 0.13 * len(notes)
-    fig.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, below / height), ncols=min(len(handles), 5), columnspacing=1.4)
-    fig.text(0.01, 0.04 / height, "\n".join(notes), fontsize=6.5, color="0.3")
-    fig.tight_layout(rect=(0, (below + 0.08 + 0.19 * rows) / height, 1, 1))
-    save(fig, paths)
 
 
 def plot_cost(
@@ -69,15 +38,11 @@ def plot_cost(
     -------
     The points drawn.
     """
-    mpl.use("agg")
-    import matplotlib.pyplot as plt
-
-    colors, looks = _colors(curve), series_looks(list(dict.fromkeys(curve["precision"])))
+    colors, looks = colors_of(models_of(curve)), looks_of(curve["precision"])
     reference = curve["precision"] == curve["model"].map(references)
     several = not reference.all()
     most, n, t = int(curve["P"].max()), int(curve["n_problems"].iloc[0]), int(curve["T"].iloc[0])
-    with mpl.rc_context(STYLE):
-        fig, axes = plt.subplots(1, 1 + several, figsize=(7.6 if several else 4.4, 3.7), sharey=True, sharex=True, squeeze=False)
+    with canvas(1, 1 + several, (7.6 if several else 4.4, 3.8), sharey=True, sharex=True) as (fig, axes):
         for ax, own in zip(axes[0], (curve[reference], curve), strict=False):
             for arm, points in own.groupby("arm", sort=False):
                 points = points[np.isfinite(points["value"])]
@@ -88,24 +53,29 @@ def plot_cost(
                 if own is not curve:
                     top = np.where(np.isfinite(points["high"]), points["high"], points["value"].max() * 1e3)
                     ax.fill_between(points["P"], points["low"], top, color=color, alpha=0.18, lw=0)
+                    first = points.iloc[0]
+                    words = {"xytext": (2, 12), "textcoords": "offset points", "fontsize": 7, "color": color}
+                    ax.annotate(str(first["model"]), (first["P"], first["value"]), **words)
                 for _, row in minima[minima["arm"] == arm].iterrows():
                     ax.plot(row["P"], row["value"], marker="o", ms=6, mfc="white", mec=color, mew=1.4, ls="", zorder=5)
                     if own is not curve:
                         ax.hlines(row["value"], row["P_low"], row["P_high"], color=color, lw=3, alpha=0.5)
-            _stream_ticks(ax, most)
+            doublings(ax, most)
+            ax.set_xlabel("parallel streams P")
             ax.set_yscale("log")
         finite = curve.loc[np.isfinite(curve["value"]), "value"]
-        axes[0, 0].set_ylim(finite.min() / 1.5, finite.max() * 1.5)
+        axes[0, 0].set_ylim(finite.min() / 1.5, finite.max() * 1.7)
         axes[0, 0].set_ylabel("FLOP per right answer")
         axes[0, 0].set_title(f"(a) reference precision, {n:,} problems, T = {t:,}" if several else f"{n:,} problems, T = {t:,}")
         if several:
-            axes[0, 1].set_title("(b) every arm")
+            axes[0, 1].set_title("(b) every arm, without bands")
         handles = [Line2D([], [], color=color, lw=3, label=model) for model, color in colors.items()]
-        handles.append(Line2D([], [], marker="o", ms=6, mfc="white", mec="0.35", mew=1.4, ls="", label="minimum"))
+        handles.append(Line2D([], [], marker="o", ms=6, mfc="white", mec="0.35", mew=1.4, ls="", label="P of least FLOP"))
         if several:
             handles += [Line2D([], [], color="0.35", ls=line, label=precision) for precision, (_, line) in looks.items()]
-        meaning = f"Majority votes. Bands: {confidence:.0%} over problems; bar: interval of the P with the minimum."
-        _finish(fig, handles, title, [meaning], paths)
+        head(fig, title)
+        meaning = f"Majority votes. Bands: {confidence:.0%} over problems. Bar through a ring: interval of its P; none where that is one P."
+        finish(fig, handles, [meaning], paths)
     return curve
 
 
@@ -123,33 +93,32 @@ def plot_latency(
     -------
     The points drawn, with the fitted value beside each.
     """
-    mpl.use("agg")
-    import matplotlib.pyplot as plt
-
     data = speed[speed["precision"] == speed["model"].map(references)]
     data = data.assign(fitted=data["intercept"] + data["slope"] * np.log(data["P"])).reset_index(drop=True)
-    colors = _colors(data)
+    colors, markers = colors_of(models_of(data)), markers_of(models_of(data))
     n, t, most = int(data["n_problems"].iloc[0]), int(data["T"].iloc[0]), int(data["P"].max())
-    with mpl.rc_context(STYLE):
-        fig, axes = plt.subplots(1, len(PANELS), figsize=(8.4, 3.9), squeeze=False)
-        for i, (metric, label) in enumerate(PANELS.items()):
+    with canvas(1, len(PANELS), (8.4, 4.0)) as (fig, axes):
+        for i, (metric, (label, unit)) in enumerate(PANELS.items()):
             ax, own = axes[0, i], data[data["metric"] == metric]
             for model, color in colors.items():
                 points = own[own["model"] == model]
-                ax.plot(points["P"], points["value"], color=color, marker="os^Dv"[list(colors).index(model) % 5], ms=4, ls="")
+                ax.plot(points["P"], points["value"], color=color, marker=markers[model], ms=4, ls="")
                 ax.vlines(points["P"], points["low"], points["high"], color=color, lw=1, alpha=0.6)
                 ax.plot(points["P"], points["fitted"], color=color, ls="--", lw=1.1)
-            _stream_ticks(ax, most)
+            doublings(ax, most)
+            ax.set_xlabel("parallel streams P")
             ax.set_ylim(bottom=0)
-            ax.set_title(f"({chr(ord('a') + i)}) {label}", fontsize=7.5)
+            ax.set_title(f"({chr(ord('a') + i)}) {label}", fontsize=8)
+            ax.set_ylabel(unit)
             _write_fits(ax, own, colors)
-        handles = [Line2D([], [], color=color, lw=3, label=model) for model, color in colors.items()]
-        handles.append(Line2D([], [], color="0.35", ls="--", lw=1.1, label="a + b ln P"))
+        handles = [Line2D([], [], color=color, marker=markers[model], ms=4, ls="", label=model) for model, color in colors.items()]
+        handles.append(Line2D([], [], color="0.35", ls="--", lw=1.1, label="fit a + b ln P"))
         notes = [
             f"Reference precision, {n:,} problems, T = {t:,}. Bars: {confidence:.0%} over problems, without the latency model's own error.",
             "Below each panel: b ln 2, the change per doubling of P, with its limits, and whether lack of fit rejects a + b ln P.",
         ]
-        _finish(fig, handles, title, notes if note is None else [*notes, note], paths)
+        head(fig, title)
+        finish(fig, handles, notes if note is None else [*notes, note], paths)
     return data
 
 

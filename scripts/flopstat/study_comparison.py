@@ -258,20 +258,14 @@ def failed(found: Comparison, fail_on: str | None) -> bool:
 
 def plot(found: Comparison, path: Path) -> None:
     """Both frontiers over the budgets, and below their difference with its simultaneous limits."""
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    import matplotlib.pyplot as plt
-    import seaborn as sns
-
     from flopstat.costs import COST_NAMES
-    from flopstat.figures import STYLE, save
+    from flopstat.style import canvas, colors_of, save
 
     data = table_of(found)
-    x, colors = data["budget"].to_numpy(float), sns.color_palette("colorblind", 2)
-    with mpl.rc_context(STYLE):
-        fig, (top, bottom) = plt.subplots(2, 1, figsize=(4.6, 4.6), sharex=True, height_ratios=(1.3, 1))
-        for column, name, color, marker in (("a", f"A: {found.a}", colors[0], "o"), ("b", f"B: {found.b}", colors[1], "s")):
+    x, colors = data["budget"].to_numpy(float), colors_of(("a", "b", "better", "worse"))
+    with canvas(2, 1, (4.6, 4.6), sharex=True, height_ratios=(1.3, 1)) as (fig, axes):
+        top, bottom = axes[:, 0]
+        for column, name, color, marker in (("a", f"A: {found.a}", colors["a"], "o"), ("b", f"B: {found.b}", colors["b"], "s")):
             top.step(x, 100 * data[column], where="post", color=color, marker=marker, ms=3.5, label=name)
         top.set_ylabel("accuracy of the best\naffordable cell (%)")
         top.legend(loc="lower right")
@@ -279,7 +273,7 @@ def plot(found: Comparison, path: Path) -> None:
         bottom.axhline(0, color="0.4", lw=0.8)
         bottom.fill_between(x, low, high, color="0.5", alpha=0.2, lw=0, label=f"simultaneous {found.confidence:.0%} limits")
         bottom.plot(x, gap, color="0.2", lw=1)
-        looks = {"better": ("^", "#117733"), "worse": ("v", "#aa3311"), "not separable": ("o", "0.6")}
+        looks = {"better": ("^", colors["better"]), "worse": ("v", colors["worse"]), "not separable": ("o", "0.6")}
         for verdict, (marker, color) in looks.items():
             at = (data["verdict"] == verdict).to_numpy()
             if at.any():

@@ -286,13 +286,13 @@ def test_small_study_from_nothing_to_the_pdf_and_its_reruns(copy):
     assert {p.name: p.read_bytes() for p in results.glob("*.csv")} == tables_before
 
     # A changed comment reruns nothing; a changed style reruns figures, the record of their tables and the paper, and nothing else.
-    figures = copy / "scripts" / "flopstat" / "figures.py"
-    code = figures.read_text(encoding="utf-8")
-    figures.write_text("# A comment.\n" + code, encoding="utf-8")
+    style = copy / "scripts" / "flopstat" / "style.py"
+    code = style.read_text(encoding="utf-8")
+    style.write_text("# A comment.\n" + code, encoding="utf-8")
     commented = snakemake(copy, "-n", *config)
     assert "Nothing to be done" in commented.stdout + commented.stderr
     assert '"font.size": 8.5' in code
-    figures.write_text(code.replace('"font.size": 8.5', '"font.size": 8.0'), encoding="utf-8")
+    style.write_text(code.replace('"font.size": 8.5', '"font.size": 8.0'), encoding="utf-8")
     rerun = jobs(snakemake(copy, "-n", *config))
     others = {"all", "record_run"} | ({"build_paper"} if shutil.which("latexmk") else set())
     assert {name for name in rerun if not name.startswith("plot_")} == others

@@ -13,7 +13,13 @@ if config["archive"]:
             archive=[config["archive"]["path"]] if config["archive"]["path"] else [],
         output:
             problems=f"{RESULTS}/problems.parquet",
-            refusals=report(f"{RESULTS}/refusals.csv", caption="../report/refusals.rst", category="Problems"),
+            refusals=report(
+                f"{RESULTS}/refusals.csv",
+                caption="../report/refusals.rst",
+                category="5 Data and checks",
+                subcategory="Tables",
+                labels={"result": "problems left out, by reason"},
+            ),
             cards=expand(f"{RESULTS}/models/{{model}}.json", model=MODELS),
             imported=expand(f"{RESULTS}/imported/{{model}}.parquet", model=IMPORTED),
             tokenizers=expand(f"{RESULTS}/tokenizers/{{model}}/tokenizer.json", model=DRAWN),

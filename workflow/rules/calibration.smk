@@ -49,7 +49,13 @@ rule tabulate_calibration:
     input:
         measured=expand(f"{RESULTS}/calibration/{{arm}}.json", arm=DRAWN_ARMS),
     output:
-        table=report(f"{RESULTS}/calibration.csv", caption="../report/calibration.rst", category="Cost"),
+        table=report(
+            f"{RESULTS}/calibration.csv",
+            caption="../report/calibration.rst",
+            category="5 Data and checks",
+            subcategory="Tables",
+            labels={"result": "cost of a token here"},
+        ),
     log:
         f"{RESULTS}/logs/tabulate_calibration.log",
     benchmark:

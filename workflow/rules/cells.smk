@@ -14,7 +14,13 @@ rule estimate_cells:
         problems=f"{RESULTS}/problems.parquet",
         prices=str(study_config.price_table(config)) if config["costs"]["price_device"] else [],
     output:
-        configurations=report(f"{RESULTS}/configurations.csv", caption="../report/configurations.rst", category="Accuracy"),
+        configurations=report(
+            f"{RESULTS}/configurations.csv",
+            caption="../report/configurations.rst",
+            category="2 Accuracy",
+            subcategory="Tables",
+            labels={"result": "every configuration"},
+        ),
         skipped=f"{RESULTS}/configurations_skipped.csv",
         per_problem=f"{RESULTS}/cells.parquet",
         unknown=f"{RESULTS}/unknown_costs.csv",

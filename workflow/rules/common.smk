@@ -5,9 +5,11 @@ import shutil
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 from flopstat import config as study_config
 from flopstat.config import one_of
-from flopstat.costs import COSTS, DTYPE_BITS, certain_costs
+from flopstat.costs import COST_NAMES, COSTS, DTYPE_BITS, certain_costs
 from flopstat.errors import InputError, printable
 from flopstat.graders import names_of
 from flopstat.hardware import HARDWARE
@@ -73,6 +75,9 @@ FIGURES = [
         "accuracy",
         "crossovers",
         "dominance",
+        "lengths",
+        *(["variance"] if config["sampling"]["samples"] > 1 else []),  # the error of pools of one sample is not split
+        *(["graders"] if len(GRADERS) > 1 else []),
         *(f"accuracy_{cost}" for cost in certain_costs(bool(DRAWN), bool(config["costs"]["price_device"]))[1:]),
     )
     for suffix in ("pdf", "png", "csv")
@@ -97,6 +102,9 @@ TRAINING_LOGS = (
     if any(model["source"] == "ladder" for model in MODELS.values())
     else []
 )
+FIGURES += [
+    f"{RESULTS}/figures/{name}.{suffix}" for name in ("training_laws", "ladder") for suffix in ("pdf", "png", "csv") if TRAINING_LOGS
+]
 # The paper tells how samples were drawn and what they cost: without a model in the study it has nothing to say.
 PAPER = [f"{RESULTS}/paper/flopstat.pdf" if HAS_LATEX else f"{RESULTS}/paper/macros.tex"] if DRAWN else []
 

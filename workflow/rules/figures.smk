@@ -2,6 +2,7 @@
 
 Needs: configurations.csv, frontier.csv, crossovers.csv, calibration.csv. Makes: figures/accuracy.{pdf,png,csv} of the headline's cost, and
 figures/accuracy_<cost>.{pdf,png,csv} of every other one that the study is sure to have; those of others are made when asked for.
+figures/lengths.{pdf,png,csv} and, where pools hold more than one sample, figures/variance.{pdf,png,csv}.
 Where models were sampled here: figures/calibration.{pdf,png,csv}, from calibration/<arm>.json and models/<model>.json.
 """
 
@@ -18,8 +19,9 @@ rule plot_accuracy:
         png=report(
             f"{RESULTS}/figures/{{figure}}.png",
             caption="../report/accuracy.rst",
-            category="Figures",
-            labels={"figure": "{figure}"},
+            category=lambda wildcards: "4 Cost" if COST_FIGURES[wildcards.figure] else "1 Headline",
+            subcategory="Figures",
+            labels=lambda wildcards: {"result": f"accuracy against {COST_NAMES.get(COST_FIGURES[wildcards.figure], 'compute')}"},
         ),
         data=f"{RESULTS}/figures/{{figure}}.csv",
     log:
@@ -52,8 +54,9 @@ rule plot_calibration:
         png=report(
             f"{RESULTS}/figures/calibration.png",
             caption="../report/calibration_figure.rst",
-            category="Figures",
-            labels={"figure": "latency model and roofline"},
+            category="5 Data and checks",
+            subcategory="Figures",
+            labels={"result": "latency model and roofline"},
         ),
         data=f"{RESULTS}/figures/calibration.csv",
     log:
@@ -73,3 +76,70 @@ rule plot_calibration:
         "Plotting the calibration"
     script:
         "../../scripts/plot_calibration.py"
+
+
+rule plot_lengths:
+    """What a larger budget buys a single chain, and what becomes of the chains."""
+    input:
+        configurations=f"{RESULTS}/configurations.csv",
+    output:
+        pdf=f"{RESULTS}/figures/lengths.pdf",
+        png=report(
+            f"{RESULTS}/figures/lengths.png",
+            caption="../report/lengths_figure.rst",
+            category="2 Accuracy",
+            subcategory="Figures",
+            labels={"result": "single chains over T"},
+        ),
+        data=f"{RESULTS}/figures/lengths.csv",
+    log:
+        f"{RESULTS}/logs/plot_lengths.log",
+    benchmark:
+        f"{RESULTS}/timings/plot_lengths.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        title=config["title"] or STUDY,
+        references={name: model["precisions"][0] for name, model in MODELS.items()},
+        confidence=config["statistics"]["confidence"],
+        code=code_hash("length_figure", "tables"),
+    message:
+        "Plotting single chains over their budget"
+    script:
+        "../../scripts/plot_lengths.py"
+
+
+rule plot_variance:
+    """What the error of each cell comes from: the choice of problems, or the finite pool."""
+    input:
+        configurations=f"{RESULTS}/configurations.csv",
+    output:
+        pdf=f"{RESULTS}/figures/variance.pdf",
+        png=report(
+            f"{RESULTS}/figures/variance.png",
+            caption="../report/variance_figure.rst",
+            category="2 Accuracy",
+            subcategory="Figures",
+            labels={"result": "what the error comes from"},
+        ),
+        data=f"{RESULTS}/figures/variance.csv",
+    log:
+        f"{RESULTS}/logs/plot_variance.log",
+    benchmark:
+        f"{RESULTS}/timings/plot_variance.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        title=config["title"] or STUDY,
+        references={name: model["precisions"][0] for name, model in MODELS.items()},
+        code=code_hash("variance_figure", "tables"),
+    message:
+        "Plotting the split of the variance"
+    script:
+        "../../scripts/plot_variance.py"

@@ -14,8 +14,20 @@ rule find_frontier:
         per_problem=f"{RESULTS}/cells.parquet",
         ratios=f"{RESULTS}/variance_ratio.csv",
     output:
-        frontier=report(f"{RESULTS}/frontier.csv", caption="../report/frontier.rst", category="Frontier"),
-        crossovers=report(f"{RESULTS}/crossovers.csv", caption="../report/crossovers.rst", category="Frontier"),
+        frontier=report(
+            f"{RESULTS}/frontier.csv",
+            caption="../report/frontier.rst",
+            category="1 Headline",
+            subcategory="Tables",
+            labels={"result": "frontier cells"},
+        ),
+        crossovers=report(
+            f"{RESULTS}/crossovers.csv",
+            caption="../report/crossovers.rst",
+            category="1 Headline",
+            subcategory="Tables",
+            labels={"result": "crossovers"},
+        ),
     log:
         f"{RESULTS}/logs/find_frontier.log",
     benchmark:
@@ -40,7 +52,13 @@ rule compare_pairs:
         configurations=f"{RESULTS}/configurations.csv",
         per_problem=f"{RESULTS}/cells.parquet",
     output:
-        pairs=report(f"{RESULTS}/pairs.csv", caption="../report/pairs.rst", category="Accuracy"),
+        pairs=report(
+            f"{RESULTS}/pairs.csv",
+            caption="../report/pairs.rst",
+            category="2 Accuracy",
+            subcategory="Tables",
+            labels={"result": "pairs of arms"},
+        ),
     log:
         f"{RESULTS}/logs/compare_pairs.log",
     benchmark:
@@ -66,8 +84,20 @@ rule find_axes:
         configurations=f"{RESULTS}/configurations.csv",
         per_problem=f"{RESULTS}/cells.parquet",
     output:
-        axes=report(f"{RESULTS}/frontier_axes.csv", caption="../report/frontier_axes.rst", category="Frontier"),
-        hypervolume=report(f"{RESULTS}/hypervolume.csv", caption="../report/hypervolume.rst", category="Frontier"),
+        axes=report(
+            f"{RESULTS}/frontier_axes.csv",
+            caption="../report/frontier_axes.rst",
+            category="1 Headline",
+            subcategory="Tables",
+            labels={"result": "frontier of each axis"},
+        ),
+        hypervolume=report(
+            f"{RESULTS}/hypervolume.csv",
+            caption="../report/hypervolume.rst",
+            category="1 Headline",
+            subcategory="Tables",
+            labels={"result": "mean accuracy over cost, by axis"},
+        ),
     log:
         f"{RESULTS}/logs/find_axes.log",
     benchmark:
@@ -94,8 +124,20 @@ rule find_dominance:
         frontier=f"{RESULTS}/frontier.csv",
         gradients=f"{RESULTS}/surface_gradients.csv",
     output:
-        dominance=report(f"{RESULTS}/dominance.csv", caption="../report/dominance.rst", category="Frontier"),
-        passes=report(f"{RESULTS}/dominance_passes.csv", caption="../report/dominance_passes.rst", category="Frontier"),
+        dominance=report(
+            f"{RESULTS}/dominance.csv",
+            caption="../report/dominance.rst",
+            category="1 Headline",
+            subcategory="Tables",
+            labels={"result": "gain of one more step"},
+        ),
+        passes=report(
+            f"{RESULTS}/dominance_passes.csv",
+            caption="../report/dominance_passes.rst",
+            category="1 Headline",
+            subcategory="Tables",
+            labels={"result": "where the best axis changes"},
+        ),
     log:
         f"{RESULTS}/logs/find_dominance.log",
     benchmark:
@@ -120,8 +162,20 @@ rule recommend_cells:
         configurations=f"{RESULTS}/configurations.csv",
         per_problem=f"{RESULTS}/cells.parquet",
     output:
-        recommendations=report(f"{RESULTS}/recommendations.csv", caption="../report/recommendations.rst", category="Frontier"),
-        regret=report(f"{RESULTS}/regret.csv", caption="../report/regret.rst", category="Frontier"),
+        recommendations=report(
+            f"{RESULTS}/recommendations.csv",
+            caption="../report/recommendations.rst",
+            category="1 Headline",
+            subcategory="Tables",
+            labels={"result": "what to run for a budget"},
+        ),
+        regret=report(
+            f"{RESULTS}/regret.csv",
+            caption="../report/regret.rst",
+            category="1 Headline",
+            subcategory="Tables",
+            labels={"result": "regret of the choice"},
+        ),
     log:
         f"{RESULTS}/logs/recommend_cells.log",
     benchmark:

@@ -15,8 +15,9 @@ rule plot_crossovers:
         png=report(
             f"{RESULTS}/figures/crossovers.png",
             caption="../report/crossovers_figure.rst",
-            category="Figures",
-            labels={"figure": "crossovers"},
+            category="1 Headline",
+            subcategory="Figures",
+            labels={"result": "crossovers"},
         ),
         data=f"{RESULTS}/figures/crossovers.csv",
     log:
@@ -46,8 +47,9 @@ rule plot_dominance:
         png=report(
             f"{RESULTS}/figures/dominance.png",
             caption="../report/dominance_figure.rst",
-            category="Figures",
-            labels={"figure": "dominant axis"},
+            category="1 Headline",
+            subcategory="Figures",
+            labels={"result": "axis that gains most"},
         ),
         data=f"{RESULTS}/figures/dominance.csv",
     log:

@@ -1,7 +1,8 @@
 """Grades: answer, state and tokens of every chain at every T.
 
 Needs: samples/<arm>/*.parquet, problems.parquet, models/<model>.json. Makes: grades/<arm>.parquet, verdicts/<arm>.parquet (what each of
-several graders says), and from those grader_disagreements.csv and grader_shift.csv if the config names several.
+several graders says), and from those grader_disagreements.csv, grader_shift.csv and figures/graders.{pdf,png,csv} if the config names
+several.
 """
 
 
@@ -42,8 +43,20 @@ rule compare_graders:
         verdicts=expand(f"{RESULTS}/verdicts/{{arm}}.parquet", arm=ARMS),
         problems=f"{RESULTS}/problems.parquet",
     output:
-        disagreements=report(f"{RESULTS}/grader_disagreements.csv", caption="../report/grader_disagreements.rst", category="Graders"),
-        shift=report(f"{RESULTS}/grader_shift.csv", caption="../report/grader_shift.rst", category="Graders"),
+        disagreements=report(
+            f"{RESULTS}/grader_disagreements.csv",
+            caption="../report/grader_disagreements.rst",
+            category="5 Data and checks",
+            subcategory="Tables",
+            labels={"result": "chains that graders judge differently"},
+        ),
+        shift=report(
+            f"{RESULTS}/grader_shift.csv",
+            caption="../report/grader_shift.rst",
+            category="5 Data and checks",
+            subcategory="Tables",
+            labels={"result": "shift of accuracy by grader"},
+        ),
     log:
         f"{RESULTS}/logs/compare_graders.log",
     benchmark:
@@ -62,3 +75,38 @@ rule compare_graders:
         "Comparing graders"
     script:
         "../../scripts/compare_graders.py"
+
+
+rule plot_graders:
+    """How far the grader alone moves accuracy, and which chains it judges differently."""
+    input:
+        shift=f"{RESULTS}/grader_shift.csv",
+        disagreements=f"{RESULTS}/grader_disagreements.csv",
+        problems=f"{RESULTS}/problems.parquet",
+    output:
+        pdf=f"{RESULTS}/figures/graders.pdf",
+        png=report(
+            f"{RESULTS}/figures/graders.png",
+            caption="../report/graders_figure.rst",
+            category="5 Data and checks",
+            subcategory="Figures",
+            labels={"result": "shift and disagreement of graders"},
+        ),
+        data=f"{RESULTS}/figures/graders.csv",
+    log:
+        f"{RESULTS}/logs/plot_graders.log",
+    benchmark:
+        f"{RESULTS}/timings/plot_graders.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        title=config["title"] or STUDY,
+        confidence=config["statistics"]["confidence"],
+        code=code_hash("grader_figure", "tables"),
+    message:
+        "Plotting graders side by side"
+    script:
+        "../../scripts/plot_graders.py"

@@ -14,8 +14,9 @@ rule plot_votes:
         png=report(
             f"{RESULTS}/figures/votes.png",
             caption="../report/figure_votes.rst",
-            category="Figures",
-            labels={"figure": "votes and their law"},
+            category="3 Laws",
+            subcategory="Figures",
+            labels={"result": "votes and their law"},
         ),
         data=f"{RESULTS}/figures/votes.csv",
     log:
@@ -45,8 +46,9 @@ rule plot_coverage:
         png=report(
             f"{RESULTS}/figures/coverage.png",
             caption="../report/figure_coverage.rst",
-            category="Figures",
-            labels={"figure": "coverage and its laws"},
+            category="3 Laws",
+            subcategory="Figures",
+            labels={"result": "coverage and its laws"},
         ),
         data=f"{RESULTS}/figures/coverage.csv",
     log:
@@ -76,8 +78,9 @@ rule plot_alpha:
         png=report(
             f"{RESULTS}/figures/alpha.png",
             caption="../report/figure_alpha.rst",
-            category="Figures",
-            labels={"figure": "effective parameters over bits"},
+            category="3 Laws",
+            subcategory="Figures",
+            labels={"result": "effective parameters over bits"},
         ),
         data=f"{RESULTS}/figures/alpha.csv",
     log:
@@ -107,8 +110,9 @@ rule plot_surface:
         png=report(
             f"{RESULTS}/figures/surface.png",
             caption="../report/figure_surface.rst",
-            category="Figures",
-            labels={"figure": "the surface, predicted against measured"},
+            category="3 Laws",
+            subcategory="Figures",
+            labels={"result": "surface, predicted against measured"},
         ),
         data=f"{RESULTS}/figures/surface.csv",
     log:

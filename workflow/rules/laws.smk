@@ -15,14 +15,34 @@ rule fit_laws:
         per_problem=f"{RESULTS}/cells.parquet",
         training_logs=TRAINING_LOGS,
     output:
-        laws=report(f"{RESULTS}/laws.csv", caption="../report/laws.rst", category="Laws"),
+        laws=report(
+            f"{RESULTS}/laws.csv", caption="../report/laws.rst", category="3 Laws", subcategory="Tables", labels={"result": "all laws"}
+        ),
         vote_gains=f"{RESULTS}/vote_gains.csv",
         local_kappa=f"{RESULTS}/local_kappa.csv",
         coverage=f"{RESULTS}/coverage.csv",
-        weight_bits=report(f"{RESULTS}/weight_bits.csv", caption="../report/weight_bits.rst", category="Laws"),
+        weight_bits=report(
+            f"{RESULTS}/weight_bits.csv",
+            caption="../report/weight_bits.rst",
+            category="3 Laws",
+            subcategory="Tables",
+            labels={"result": "accuracy over bits of weights"},
+        ),
         surface=f"{RESULTS}/surface.csv",
-        surface_gradients=report(f"{RESULTS}/surface_gradients.csv", caption="../report/surface_gradients.rst", category="Laws"),
-        exponents=report(f"{RESULTS}/exponents.csv", caption="../report/exponents.rst", category="Laws"),
+        surface_gradients=report(
+            f"{RESULTS}/surface_gradients.csv",
+            caption="../report/surface_gradients.rst",
+            category="3 Laws",
+            subcategory="Tables",
+            labels={"result": "gradients of the surface"},
+        ),
+        exponents=report(
+            f"{RESULTS}/exponents.csv",
+            caption="../report/exponents.rst",
+            category="3 Laws",
+            subcategory="Tables",
+            labels={"result": "exponents of training and inference"},
+        ),
         details=directory(f"{RESULTS}/laws"),
     log:
         f"{RESULTS}/logs/fit_laws.log",

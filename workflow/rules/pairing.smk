@@ -11,7 +11,13 @@ rule measure_variance_ratio:
         cards=expand(f"{RESULTS}/models/{{model}}.json", model=DRAWN),
         problems=f"{RESULTS}/problems.parquet",
     output:
-        ratios=report(f"{RESULTS}/variance_ratio.csv", caption="../report/variance_ratio.rst", category="Accuracy"),
+        ratios=report(
+            f"{RESULTS}/variance_ratio.csv",
+            caption="../report/variance_ratio.rst",
+            category="5 Data and checks",
+            subcategory="Tables",
+            labels={"result": "gain of common random numbers"},
+        ),
     log:
         f"{RESULTS}/logs/measure_variance_ratio.log",
     benchmark:

@@ -44,7 +44,13 @@ rule write_plan:
         pilots=expand(f"{RESULTS}/pilot/{{arm}}.json", arm=DRAWN_ARMS),
         measured=expand(f"{RESULTS}/calibration/{{arm}}.json", arm=DRAWN_ARMS),
     output:
-        plan=report(f"{RESULTS}/plan.csv", caption="../report/plan.rst", category="Plan"),
+        plan=report(
+            f"{RESULTS}/plan.csv",
+            caption="../report/plan.rst",
+            category="5 Data and checks",
+            subcategory="Tables",
+            labels={"result": "plan"},
+        ),
     log:
         f"{RESULTS}/logs/write_plan.log",
     benchmark:
@@ -73,7 +79,13 @@ rule compare_plan:
         summaries=expand(f"{RESULTS}/samples/{{arm}}/{{shard}}.json", arm=DRAWN_ARMS, shard=SHARDS),
         pilots=expand(f"{RESULTS}/pilot/{{arm}}.json", arm=DRAWN_ARMS),
     output:
-        actual=report(f"{RESULTS}/plan_actual.csv", caption="../report/plan_actual.rst", category="Plan"),
+        actual=report(
+            f"{RESULTS}/plan_actual.csv",
+            caption="../report/plan_actual.rst",
+            category="5 Data and checks",
+            subcategory="Tables",
+            labels={"result": "plan and reality"},
+        ),
     log:
         f"{RESULTS}/logs/compare_plan.log",
     benchmark:
@@ -103,8 +115,9 @@ rule plot_plan:
         png=report(
             f"{RESULTS}/figures/plan.png",
             caption="../report/plan_figure.rst",
-            category="Plan",
-            labels={"figure": "plan and reality"},
+            category="5 Data and checks",
+            subcategory="Figures",
+            labels={"result": "plan and reality"},
         ),
         data=f"{RESULTS}/figures/plan.csv",
     log:

@@ -8,7 +8,13 @@ rule select_problems:
     """Choose the study's problems and count the refusals by reason."""
     output:
         problems=f"{RESULTS}/problems.parquet",
-        refusals=report(f"{RESULTS}/refusals.csv", caption="../report/refusals.rst", category="Problems"),
+        refusals=report(
+            f"{RESULTS}/refusals.csv",
+            caption="../report/refusals.rst",
+            category="5 Data and checks",
+            subcategory="Tables",
+            labels={"result": "problems left out, by reason"},
+        ),
     log:
         f"{RESULTS}/logs/select_problems.log",
     benchmark:

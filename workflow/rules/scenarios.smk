@@ -18,7 +18,13 @@ rule redraw_scenarios:
         hardware=str(HARDWARE) if any(scenario["device"] for scenario in config["scenarios"]) else [],
     output:
         scenarios=f"{RESULTS}/scenarios.csv",
-        crossovers=report(f"{RESULTS}/scenario_crossovers.csv", caption="../report/scenario_crossovers.rst", category="Cost"),
+        crossovers=report(
+            f"{RESULTS}/scenario_crossovers.csv",
+            caption="../report/scenario_crossovers.rst",
+            category="4 Cost",
+            subcategory="Tables",
+            labels={"result": "what if: crossovers"},
+        ),
     log:
         f"{RESULTS}/logs/redraw_scenarios.log",
     benchmark:
@@ -52,8 +58,9 @@ rule plot_scenarios:
         png=report(
             f"{RESULTS}/figures/scenarios.png",
             caption="../report/scenarios.rst",
-            category="Figures",
-            labels={"figure": "what if: scenarios"},
+            category="4 Cost",
+            subcategory="Figures",
+            labels={"result": "what if: frontiers"},
         ),
         data=f"{RESULTS}/figures/scenarios.csv",
     log:

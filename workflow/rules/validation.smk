@@ -15,7 +15,13 @@ rule validate_cells:
         cards=expand(f"{RESULTS}/models/{{model}}.json", model=DRAWN),
         grades=expand(f"{RESULTS}/grades/{{arm}}.parquet", arm=REFERENCES),
     output:
-        table=report(f"{RESULTS}/validation.csv", caption="../report/validation.rst", category="Accuracy"),
+        table=report(
+            f"{RESULTS}/validation.csv",
+            caption="../report/validation.rst",
+            category="5 Data and checks",
+            subcategory="Tables",
+            labels={"result": "pool against cells drawn one by one"},
+        ),
         ids=f"{RESULTS}/validation_ids.json",
     log:
         f"{RESULTS}/logs/validate_cells.log",
