@@ -7,6 +7,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import dataclasses
+import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -149,6 +151,40 @@ def study(study_config, shipped, latency_model):
     tables["crossovers"] = pd.concat([frontier.crossovers(judged, cost) for cost in costs], ignore_index=True)
     measured = [{"identity": {"fingerprint": {"processor": "a_cpu #1", "threads": 1}}}]
     return {"tables": tables, "cards": list(cards.values()), "grades": grades, "measured": measured, "judged": judged}
+
+
+@pytest.fixture(scope="session")
+def write_paper():
+    """Write a study's tables, cards and measurements below a folder, and its paper's macros; returns ledger and texts, and the files."""
+    from flopstat import paper, tables
+
+    empty = ("cost_per_correct", "exponents", "latency_by_streams", "local_kappa", "plan_actual", "surface_gradients", "variance_ratio")
+    quoted = ("calibration", "configurations", "crossovers", "frontier", "laws", "refusals", "weight_bits", *empty)
+
+    def write(folder: Path, wanted: dict, made: dict, cards: list, measured: dict, figures: tuple[str, ...] = ()):
+        arms = [arm for arm in dict.fromkeys(made["configurations"]["arm"]) if arm in set(made["calibration"]["arm"])]
+        tables.write(made["problems"], "problems", folder / "problems.parquet")
+        for name in quoted:
+            tables.write(made.get(name, pd.DataFrame(columns=list(tables.TABLES[name]))), name, folder / f"{name}.csv")
+        for kind, files in {
+            "models": {c.name: c.to_json() for c in cards},
+            "calibration": dict.fromkeys(arms, json.dumps(measured)),
+        }.items():
+            (folder / kind).mkdir(exist_ok=True)
+            for name, text in files.items():
+                (folder / kind / f"{name}.json").write_text(text, encoding="utf-8")
+        files = ["problems.parquet", *(f"{name}.csv" for name in quoted)]
+        files += [f"models/{c.name}.json" for c in cards] + [f"calibration/{arm}.json" for arm in arms]
+        paper.write(folder, files, wanted, list(figures))
+        return paper.document(paper.Sources(folder, [*files, paper.SETTINGS, paper.ASSUMPTIONS]), wanted), files
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def as_printed():
+    """Text of the paper with its numbers in place."""
+    return lambda text, ledger: re.sub(r"\\FS\{([^{}]*)\}", lambda found: ledger.numbers[found[1]].text, text)
 
 
 def _grades(chosen: pd.DataFrame, level: float, wanted: dict, rng: np.random.Generator) -> pd.DataFrame:

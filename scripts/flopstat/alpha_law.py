@@ -83,7 +83,7 @@ def fit_gamma(log_alpha: Floats, bits: Floats, confidence: float) -> Parameter:
     Errors: γ at an end of 0.1 to 300 bits is called not identified.
 
     Leaves out: arms whose estimate lies outside the reference range.
-    # ASSUME a replicate just outside the reference range lies on the end segment carried on, else limits would hold for inner ones only
+    # ASSUME a replicate just outside the reference range lies on the last segment carried on, else limits would hold inside only
     """
     known = np.asarray(np.isfinite(log_alpha).all(axis=1), dtype=bool)
     if not bits.size or not known[0] or known.mean() < 0.9:

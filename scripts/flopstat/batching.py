@@ -116,7 +116,7 @@ class _Run:
         """All steps up to the next end of a row."""
         while not self.alive[self.oldest]:
             self.oldest += 1
-        # ASSUME prompts in flight differ little in length: the longest row is one of those that came in first
+        # ASSUME prompts in flight differ little in length, so that the longest row is one of those that came in first
         begun, prompt = self.groups[self.oldest]
         last = self.ends[0][0]
         self.stretches.append((len(self.ends), last - self.step, prompt + (self.step + last + 1) / 2 - begun))

@@ -336,7 +336,7 @@ def resolve(difference: float, se_problems: float, se_sampling: float, n_problem
     too where se_problems alone is too wide.
 
     Leaves out: that the difference itself will move.
-    # ASSUME the sampling part falls as 1/K: exact for one sample, the leading term for votes
+    # ASSUME the sampling part of the variance falls as 1/K: exact for one sample, the leading term for votes
     """
     wanted = (difference / norm.ppf(0.5 + confidence / 2)) ** 2
     between, within = se_problems**2, se_sampling**2

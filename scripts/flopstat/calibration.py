@@ -94,7 +94,7 @@ def measure_peak(device: str, dtype: torch.dtype, repeats: int) -> list[float]:
 def measure_bandwidth(device: str, repeats: int) -> list[float]:
     """Rates of a copy of 128 MiB in byte/s, rising: every byte is read once and written once.
 
-    # ASSUME a copy writes past the caches; where it reads a line before it writes it, the memory moved half as much again
+    # ASSUME the copy that measures bandwidth writes past the caches; where lines are read first, half as much again was moved
     """
     source = torch.ones(COPY_BYTES // 4, dtype=torch.float32, device=device)
     target = torch.zeros_like(source)

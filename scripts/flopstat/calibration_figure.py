@@ -29,7 +29,7 @@ def points(arm: str, card: ModelCard, measured: Mapping[str, Any]) -> pd.DataFra
     FLOP are the cost model's. Bytes are those of the weights as they are held, once per prefill or step, and of keys and values, once per
     row and attended token, written in a prefill and read in a step.
 
-    # ASSUME activations and logits stay in caches, and weights do not: a small model's stay there as well, so it can lie above the bound
+    # ASSUME activations and logits stay in caches, and weights do not; a small model's do, so it can lie above the roofline
     """
     held = DTYPE_BITS[measured["identity"]["compute_dtype"]]
     weights = weight_bytes(card, held if measured["emulated"] else measured["bits_effective"])

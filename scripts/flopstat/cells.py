@@ -97,7 +97,7 @@ def matrices(grades: pd.DataFrame, gold: dict[str, str], flops: Flops | None) ->
     return Arm(
         problem_ids=ids,
         pool=Pool(code, known, greedy_correct.astype(float) if has_greedy else None),
-        # ASSUME one prefill per problem, also where variants differ in their prompts
+        # ASSUME a problem costs one prefill, also where variants differ in their prompts
         chains=Chains(prompts.mean(axis=1), tokens, prefill.mean(axis=1), decode.mean(axis=1)),
         spent_tokens=spent.mean(axis=1),
         greedy=Chains(greedy_prompts, greedy_tokens[:, None], greedy_prefill, greedy_decode),

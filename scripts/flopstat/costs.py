@@ -187,7 +187,7 @@ def flops_nominal(streams: int, branches: int, budget: int, answer_tokens: int, 
 def flops_verifier(chains: float, n_params: int, tokens: float) -> float:
     """A verifier that reads each chain once, prompt and solution: 2·N·tokens each. Worked by hand: 3·2·1000·50 = 300,000.
 
-    # ASSUME 2 FLOP per parameter and token of a verifier, without its attention
+    # ASSUME a verifier takes 2 FLOP per parameter and token; its attention is left out
     """
     return 2.0 * chains * n_params * tokens
 
@@ -206,7 +206,7 @@ def weight_bytes_read(shape: Shape, bits_effective: float, streams: float) -> fl
     Worked by hand: 1000 parameters at 8 bits with one layer of 4 experts of 100, 2 per token. One stream reads 2 of them: 800 bytes.
     Two streams read 4·(1 - 1/4) = 3: 900.
 
-    # ASSUME all weights at the mean bits per weight; experts are chosen evenly and independently
+    # ASSUME all weights are read at the mean bits per weight, and experts are chosen evenly and independently
     """
     embedding = 0 if shape.tied else shape.vocab_size * shape.hidden_size
     idle = 0.0

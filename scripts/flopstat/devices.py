@@ -35,7 +35,7 @@ def processor() -> str:
 def machine() -> str:
     """Short hash of this machine: processor, cores, memory in GiB (kernels differ by some kilobytes).
 
-    # ASSUME a machine with another GPU differs in one of these as well
+    # ASSUME a machine with another GPU differs in processor, cores or memory as well
     """
     return short_hash(
         {"processor": processor(), "logical_cores": psutil.cpu_count(), "memory_gib": round(psutil.virtual_memory().total / 2**30)}

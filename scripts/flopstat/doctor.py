@@ -28,8 +28,8 @@ from flopstat.errors import printable
 Verdict = Literal["ok", "warning", "missing"]
 
 GIB = 1 << 30
-MEMORY_NEEDED = 2 * GIB  # ASSUME the default study's largest job stays below this; measured 0.6 GiB resident
-DISK_NEEDED = 1 * GIB  # ASSUME pools, results and report of the default study stay below this; measured 0.1 GiB
+MEMORY_NEEDED = 2 * GIB  # ASSUME the default study's largest job stays below 2 GiB; measured 0.6 GiB resident
+DISK_NEEDED = 1 * GIB  # ASSUME pools, results and report of the default study stay below 1 GiB; measured 0.1 GiB
 COMFORT = 4  # times the need: less is a warning
 HUB_TIMEOUT_S = 3.0
 PROBE_TIMEOUT_S = 120.0

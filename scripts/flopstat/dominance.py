@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 AXES = ("N", "T", "P", "B", "q")
 NO_PART = {"flops": ("q",), "flops_nominal": ("q",)}  # the same multiplications at every precision: q has no price there
-LEAST_DOUBLINGS = 0.01  # ASSUME a step that takes less than 0.7% more of a cost, or less of it, counts as 0.7% more: gains stay finite
+LEAST_DOUBLINGS = 0.01  # ASSUME a step that takes less than 0.7% more of a cost counts as 0.7% more, so that gains stay finite
 LEAST_VOTE = 3  # a vote of 2 with ties at random is one sample: the step from one chain goes to 3 or more
 MAPPED = ("single", "majority")  # strategies of the map's cells
 SURFACE, FULL_BITS = "latent", 16.0  # the type of surface that is asked; weights of more bits count as these
@@ -104,7 +104,7 @@ def gains(judged: Judged, place: Place, cost: str, positions: Sequence[int]) -> 
     the same; p_best is the share of bootstrap replicates in which the axis gains most of those of its cell, ties shared. No row has an
     axis that has no part in the cost (q under FLOPs), or a step after which neither cost nor accuracy is another: the axis is spent.
 
-    Leaves out: steps along two axes at once; the uncertainty of the costs. # ASSUME costs are known, as on the frontier
+    Leaves out: steps along two axes at once; the uncertainty of the costs. # ASSUME costs of steps are known, as on the frontier
     """
     value = judged.cells[cost].to_numpy(dtype=float)
     axes = [a for a in AXES if a not in NO_PART.get(cost, ())]

@@ -1,6 +1,6 @@
 """Counters of the energy that a device has taken, where the system lets them be read: RAPL for processors, NVML for NVIDIA's GPUs.
 
-# ASSUME nothing else runs: both counters tell what the whole processor or GPU takes, other jobs included, and not the rest of the machine
+# ASSUME nothing else runs while energy is read: counters are of the whole processor or GPU, and not of the rest of the machine
 """
 
 from __future__ import annotations

@@ -166,7 +166,7 @@ def _runner_up(judged: Judged, index: int, affordable: NDArray[np.int64]) -> dic
 
     All arms share their uniform numbers, so the sampling part of a difference is smaller than that of independent pools: the sum of the
     two variances is scaled by the pair's ratio in variance_ratio.csv.
-    # ASSUME the ratio of single chains holds for votes and best-of-N too, and pools of two T or of unlike tokenizers are independent
+    # ASSUME the variance ratio of single chains holds for votes and best-of-N too; pools of two T or of unlike tokenizers are independent
     """
     cells = judged.cells
     others = affordable[(cells["arm"].to_numpy()[affordable] != cells.at[index, "arm"])]

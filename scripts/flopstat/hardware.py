@@ -20,7 +20,7 @@ _NUMBERS = ("tflops", "bandwidth_gb_s", "memory_gib")
 def read(path: Path = HARDWARE) -> dict[str, Device]:
     """Devices by name, as the file has them.
 
-    # ASSUME data sheets hold: dense half-precision tensor peak, full memory bandwidth, whatever clocks and cooling give
+    # ASSUME data sheets hold, with dense half-precision tensor peak and full memory bandwidth, whatever clocks and cooling give
 
     Raises
     ------

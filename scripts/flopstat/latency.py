@@ -206,8 +206,8 @@ class Latency:
         with F(c) the FLOP of a step that sees c tokens. Utilisation 1 and no overhead: a lower bound on time that real engines miss by
         a factor of about two.
 
-        # ASSUME matrix products and attention run one after the other, each at full rate, at the data sheet's numbers
-        # ASSUME full attention: windows are taken as if they saw all tokens, so where they cut in the bound is not one
+        # ASSUME on a device known by its data sheet, matrix products and attention run one after the other, each at full rate
+        # ASSUME windows of attention see all tokens on such a device, so where they cut in, the bound is not one
 
         Worked by hand: F(c) = 200 + 8·c, peak 100 FLOP/s, bandwidth 10 byte/s, weights 100 bytes, 1 byte per token: weights take 10 s, a
         row 2 s, so they turn at 5 rows; a token of context max(1/10, 8/100) = 0.1 s. 1 row at 10 tokens: 10 + 1 = 11 s; 10 rows: 20 + 10.

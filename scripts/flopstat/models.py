@@ -89,7 +89,7 @@ class ImportedCard:
     def nominal_flops(self, chains: int, mean_tokens: float) -> float:
         """2·N·tokens·chains·external_samples, tokens as declared, else the mean of the log's own counts: NaN where neither is known.
 
-        # ASSUME 2 FLOP per parameter and token for models of unknown shape; prefill and verifier passes are left out
+        # ASSUME models of unknown shape take 2 FLOP per parameter and token; prefill and verifier passes are left out
 
         Worked by hand: 2·1000·100 tokens·3 chains·10 external samples = 6,000,000.
         """

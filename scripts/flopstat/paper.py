@@ -1,263 +1,209 @@
-"""The paper's numbers: every one a LaTeX macro made from a table, every text from a model or a config escaped."""
+"""The paper's macros: every number with its source, every sentence and table body made of such numbers.
+
+Written to results/<study>/paper/: settings.csv (what the paper quotes of config and code), assumptions.csv, macros.tex, and numbers.csv,
+which names for each number the file, row and column of the cells that it stands on.
+"""
 
 from __future__ import annotations
 
-import math
+import json
+import re
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from flopstat import assumptions, paper_study, paper_tables, paper_text, tables
 from flopstat.cells import PERMUTATIONS
+from flopstat.coverage_law import REJECTED
 from flopstat.frontier import HALVES
-from flopstat.models import Card, ImportedCard
+from flopstat.latex import escape as escape
+from flopstat.latex import number as number
+from flopstat.sourced import OPERATIONS, Cell, Ledger, Sources
 
-_ESCAPES = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "`": r"\textasciigrave{}",
-}
-BEST_ROWS = 6
+SETTINGS, ASSUMPTIONS, NUMBERS, MACROS = (f"paper/{name}" for name in ("settings.csv", "assumptions.csv", "numbers.csv", "macros.tex"))
+_NUMBER = re.compile(r"\\FSnumber\{([^{}]+)\}\{(.*)\}\{([^{}]*)\}")
+_USE = re.compile(r"\\FS\{([^{}]+)\}")
+_TEXT = re.compile(r"\\newcommand\{\\(FS[A-Za-z]+)\}\{%\n(.*?)%\n\}\n", re.DOTALL)
 
 
-def escape(text: str) -> str:
-    """Text that LaTeX prints as it is; characters outside printable ASCII become their code point in brackets."""
-    return "".join(_ESCAPES.get(c, c if " " <= c <= "~" else f"[U+{ord(c):04X}]") for c in text)
-
-
-def number(value: float, digits: int = 3) -> str:
-    """A number to significant digits, in powers of ten where it is large or small; an em dash where it is missing."""
-    if not math.isfinite(value):
-        return "--"
-    if value == 0:
-        return "0"
-    exponent = math.floor(math.log10(abs(value)))
-    if -3 <= exponent < 5:
-        return f"{value:.{max(0, digits - 1 - exponent)}f}"
-    mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
-    return rf"${mantissa}\times10^{{{int(power)}}}$"
-
-
-def percent(value: float, low: float, high: float) -> str:
-    """Accuracy in percent with its interval."""
-    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def _joined(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
-
-
-def _strategy(name: str) -> str:
-    words = {"best_of_mean_logprob": "best of B", "majority": "vote", "majority_of_best_of": "vote of best of B"}
-    return words.get(name, name.replace("_", " "))
-
-
-def _chosen(row: pd.Series) -> str:
-    """Accuracy in percent, corrected for the choice where there are halves to correct with."""
-    name = "accuracy_chosen" if pd.notna(row["accuracy_chosen"]) else "accuracy"
-    return percent(row[name], row[f"{name}_low"], row[f"{name}_high"])
-
-
-def _best_rows(frontier: pd.DataFrame) -> str:
-    edge = frontier[frontier["cost"] == "flops"].sort_values("value")
-    budgets = np.geomspace(edge["value"].min(), edge["value"].max(), BEST_ROWS) * (1 + 1e-9)
-    rows = []
-    for budget in budgets:
-        row = edge[edge["value"] <= budget].iloc[-1]
-        rows.append(
-            f"{number(budget)} & {escape(row['arm'])} & {row['T']} & {row['P']} & {row['B']} & {_strategy(row['strategy'])} & "
-            f"{_chosen(row)} & {100 * row['p_on_frontier']:.0f}\\,\\% \\\\"
-        )
-    return "\n".join(rows)
-
-
-def _best_sentence(frontier: pd.DataFrame) -> str:
-    """The two ends of the frontier in one sentence."""
-    edge = frontier[frontier["cost"] == "flops"].sort_values("value")
-    first, last = edge.iloc[0], edge.iloc[-1]
-    low, high = _chosen(first), _chosen(last)
-    return (
-        f"The cheapest configuration of the frontier costs {number(first['value'])} FLOP per problem and answers {low}\\,\\% right, "
-        f"the dearest {number(last['value'])} and {high}\\,\\%."
-    )
-
-
-def _crossover_sentence(row: pd.Series) -> str:
-    large, small = escape(row["large"]), escape(row["small"])
-    kind = {"single": "a single pass", "greedy": "a greedy pass", "best": "the best configuration"}[row["kind"]]
-    subject = f"{kind[0].upper()}{kind[1:]} of {large}"
-    if row["status"] == "found":
-        return (
-            f"{subject} overtakes the best of {small} at {number(row['at'])} FLOP per problem "
-            f"(interval {number(row['at_low'])} to {number(row['at_high'])})."
-        )
-    if row["status"] == "at_entry":
-        return f"{subject} is ahead of the best of {small} as soon as it is affordable, at {number(row['at'])} FLOP per problem."
-    if row["status"] == "none_in_range":
-        return f"{subject} never overtakes the best of {small} in the measured range."
-    if row["status"] == "unknown_cost":
-        return f"{large} and {small} are not compared, for one of them has no counted cost."
-    if row["status"] == "one_model":
-        return "The study has one model, so no crossover is asked for."
-    more = f"; about {int(row['n_more'])} more problems would settle it" if pd.notna(row["n_more"]) else ""
-    if pd.notna(row["at_high"]):
-        return (
-            f"{subject} is ahead of the best of {small} from {number(row['at_high'])} FLOP per problem on; from {number(row['at_low'])}, "
-            f"where it becomes affordable, up to there the two are not separable{more}."
-        )
-    return f"{subject} and the best of {small} are not separable on these problems{more}."
-
-
-def _arm_rows(configurations: pd.DataFrame, laws: pd.DataFrame) -> str:
-    study = configurations[(configurations["split"] == "study") & (configurations["strategy"] == "single")]
-    top = study[study["T"] == study["T"].max()]
-    rows = []
-    for _, cell in top.iterrows():
-        mine = laws[(laws["arm"] == cell["arm"]) & (laws["T"] == cell["T"])]
-        rows.append(
-            f"{escape(cell['arm'])} & {number(cell['n_params'])} & {_two_digits(cell['bits_effective'])} & "
-            f"{percent(cell['accuracy'], cell['accuracy_low'], cell['accuracy_high'])} & "
-            f"{_parameter(mine, 'kappa', 100 * math.log(2))} & {_parameter(mine, 'alpha', 1.0)} \\\\"
-        )
-    return "\n".join(rows)
-
-
-def _two_digits(value: float) -> str:
-    return f"{value:.2f}" if pd.notna(value) else "--"
-
-
-def _parameter(laws: pd.DataFrame, name: str, scale: float) -> str:
-    found = laws[laws["parameter"] == name]
-    if found.empty:
-        return "--"
-    row = found.iloc[0]
-    if pd.isna(row["estimate"]):
-        return "not identified"
-    low = f"{scale * row['low']:.2f}" if pd.notna(row["low"]) else "--"
-    high = f"{scale * row['high']:.2f}" if pd.notna(row["high"]) else "--"
-    return f"{scale * row['estimate']:.2f} [{low}, {high}]"
-
-
-def _kappa_sentence(laws: pd.DataFrame) -> str:
-    kappa = laws[laws["parameter"] == "kappa"]
-    if kappa.empty:
-        return "The study has no calibration problems, so no law is fitted or claimed."
-    top = kappa[kappa["T"] == kappa["T"].max()]
-    rejected = int(top["verdict"].str.contains("log law rejected").sum())
-    gains = int(top["verdict"].str.startswith("votes gain").sum())
-    return (
-        f"At the largest $T$ votes gain accuracy in {gains} of {len(top)} arms (lower limit of $\\kappa$ above zero); the "
-        f"form $\\kappa\\ln P$ is rejected at the 5\\,\\% level in {rejected} of {len(top)}."
-    )
-
-
-def _dataset_sentence(config: dict[str, Any]) -> str:
-    dataset = config["dataset"]
-    if dataset["source"] == "ladder":
-        return f"Problems are generated: chains of one to {dataset['max_steps']} facts in shuffled order, one arithmetic step each."
-    if dataset["source"] == "hub":
-        return f"Problems are those of {escape(dataset['repo'])}, revision \\texttt{{{escape(dataset['revision'][:12])}}}."
-    return f"Problems are read from the file \\texttt{{{escape(str(dataset['path']).rsplit('/', maxsplit=1)[-1])}}}."
-
-
-def _limits(config: dict[str, Any], cards: list[Card], configurations: pd.DataFrame) -> str:
-    best = configurations.loc[configurations["split"] == "study", "accuracy"].max()
-    out = []
-    if all(card.source == "ladder" for card in cards):
-        out.append(
-            "The models are tiny and trained on the same kind of problem they are judged on: the study shows methods at work, and "
-            "says nothing about large language models."
-        )
-    if any(isinstance(card, ImportedCard) for card in cards):
-        names = _joined([escape(card.name) for card in cards if isinstance(card, ImportedCard)])
-        out.append(
-            f"The samples of {names} were imported: how they were drawn is not known here, they are judged at the largest $T$ only, and "
-            "have no counted cost."
-        )
-    if best < 0.1:
-        out.append("Every configuration is near the floor, so differences between them carry little information.")
-    if len(cards) == 2:
-        out.append("With two sizes, $\\alpha(q)$ rests on a line through two points.")
-    if config["dataset"]["n_study"] <= 100:
-        out.append("With few problems most intervals are wide.")
-    return " ".join(out)
-
-
-def values(config: dict[str, Any], tables: dict[str, pd.DataFrame], cards: list[Card], measured: list[dict[str, Any]]) -> dict[str, str]:
-    """All macros as name and LaTeX text."""
-    configurations, problems = tables["configurations"], tables["problems"]
-    account = dict(zip(tables["refusals"]["reason"], tables["refusals"]["n_problems"], strict=True))
-    refused = account["asked"] - account["selected"] - account["not_selected"]
-    single = configurations[(configurations["strategy"] == "single") & (configurations["T"] == configurations["T"].max())]
-    states = single[["n_asked", "n_answered", "n_no_answer", "n_truncated", "n_failed"]].sum()
-    arms = list(dict.fromkeys(configurations["arm"]))
-    study = configurations[configurations["split"] == "study"]
-    calibration = tables["calibration"]
-    measured_arm = next(arm for arm in arms if arm in set(calibration["arm"]))  # the first that was drawn here
-    first = calibration[calibration["arm"] == measured_arm].set_index(["phase", "metric"])
-    effective = first.loc[("prefill", "c_effective")]
-    effective = effective.iloc[0] if isinstance(effective, pd.DataFrame) else effective
-    counted = float(np.atleast_1d(first.loc[("prefill", "c_counted"), "value"])[0])
-    crossings = tables["crossovers"][tables["crossovers"]["cost"] == "flops"]
-    headline = crossings.drop_duplicates(["small", "large"])  # the single pass comes first
-    sentence = " ".join(_crossover_sentence(row) for _, row in headline.iterrows())
-    hardware = measured[0]["identity"]["fingerprint"]
-    ordered = {
-        "Title": escape(config["title"] or config["study"]),
-        "Study": escape(config["study"]),
-        "NStudy": str(int((problems["split"] == "study").sum())),
-        "NCalibration": str(int((problems["split"] == "calibration").sum())),
-        "NAsked": str(account["asked"]),
-        "NRefused": str(refused),
-        "NSelected": str(account["selected"]),
-        "NArms": str(len(arms)),
-        "NCells": str(len(study)),
-        "ArmList": _joined([escape(a) for a in arms]),
-        "TGrid": ", ".join(str(t) for t in config["budgets"]["T"]),
-        "PGrid": ", ".join(str(p) for p in config["budgets"]["P"]),
-        "BGrid": ", ".join(str(b) for b in config["budgets"]["B"]),
-        "K": str(config["sampling"]["samples"]),
-        "Temperature": f"{config['sampling']['temperature']:g}",
-        "NHalves": str(HALVES),
-        "NPermutations": str(PERMUTATIONS),
-        "Confidence": f"{100 * config['statistics']['confidence']:g}",
-        "Replicates": str(config["statistics"]["replicates"]),
-        "NChains": str(int(states["n_asked"])),
-        "ShareAnswered": f"{100 * states['n_answered'] / states['n_asked']:.1f}",
-        "ShareNoAnswer": f"{100 * states['n_no_answer'] / states['n_asked']:.1f}",
-        "ShareTruncated": f"{100 * states['n_truncated'] / states['n_asked']:.1f}",
-        "NFailed": str(int(states["n_failed"])),
-        "Hardware": escape(f"{hardware['processor']}, {hardware['threads']} threads, {config['sampling']['compute_dtype']}"),
-        "CalibrationArm": escape(measured_arm),
-        "CEffective": number(float(effective["value"])),
-        "CEffectiveLow": number(float(effective["low"])),
-        "CEffectiveHigh": number(float(effective["high"])),
-        "CRepeats": str(config["calibration"]["repeats"]),
-        "CCounted": number(counted),
-        "DatasetSentence": _dataset_sentence(config),
-        "AbstractResult": _best_sentence(tables["frontier"]),
-        "CrossoverSentences": sentence,
-        "KappaSentence": _kappa_sentence(tables["laws"]),
-        "Limits": _limits(config, cards, configurations),
-        "BestRows": _best_rows(tables["frontier"]),
-        "ArmRows": _arm_rows(configurations, tables["laws"]),
+def settings(config: dict[str, Any]) -> pd.DataFrame:
+    """What the paper quotes of config and code, as it is printed: lists with commas."""
+    dataset, budgets, sampling = config["dataset"], config["budgets"], config["sampling"]
+    statistics = config["statistics"]
+    quoted = {
+        "study": config["study"],
+        "title": config["title"] or config["study"],
+        "max_steps": dataset["max_steps"],
+        "repo": dataset["repo"] or "",
+        "revision": (dataset["revision"] or "")[:12],
+        "path": Path(dataset["path"] or "").name,
+        **{axis: ", ".join(map(str, budgets[axis])) for axis in ("T", "P", "B")},
+        "samples": sampling["samples"],
+        "temperature": sampling["temperature"],
+        "compute_dtype": sampling["compute_dtype"],
+        "confidence": statistics["confidence"],
+        "replicates": statistics["replicates"],
+        "repeats": config["calibration"]["repeats"],
+        "seed": config["seed"],
+        "halves": HALVES,
+        "permutations": PERMUTATIONS,
+        "rejected": REJECTED,
     }
-    return {f"FS{name}": text for name, text in ordered.items()}
+    return pd.DataFrame({"key": list(quoted), "value": [str(v) for v in quoted.values()]})
 
 
-def macros(config: dict[str, Any], tables: dict[str, pd.DataFrame], cards: list[Card], measured: list[dict[str, Any]]) -> str:
-    """The text of macros.tex."""
-    lines = [f"\\newcommand{{\\{name}}}{{{text}}}" for name, text in values(config, tables, cards, measured).items()]
-    return "% Generated from the tables of the study. Do not edit.\n" + "\n".join(lines) + "\n"
+def _name_numbers(ledger: Ledger, measured: str) -> None:
+    """The numbers that paper/flopstat.tex uses by name.
+
+    Parameters
+    ----------
+    measured : the first arm that was drawn here, whose C is quoted
+    """
+    quoted = {"Title": "title", "Study": "study", "TGrid": "T", "PGrid": "P", "BGrid": "B", "K": "samples", "NHalves": "halves"}
+    quoted |= {"NPermutations": "permutations", "Replicates": "replicates", "CRepeats": "repeats", "Dtype": "compute_dtype", "Seed": "seed"}
+    for name, key in quoted.items():
+        ledger.show("text", paper_text.setting(ledger, key), name=name)
+    ledger.show("general", paper_text.setting(ledger, "temperature"), name="Temperature")
+    ledger.show("times 100, whole", paper_text.setting(ledger, "confidence"), name="Confidence")
+
+    def rows(file: str, **where: str) -> Cell:
+        return Cell(file, tuple(where.items()), "")
+
+    ledger.show("number of rows", rows("problems.parquet", split="study"), name="NStudy")
+    ledger.show("number of rows", rows("problems.parquet", split="calibration"), name="NCalibration")
+    ledger.show("number of rows", rows("configurations.csv", split="study"), name="NCells")
+    ledger.show("number of distinct values", Cell("configurations.csv", (), "arm"), name="NArms")
+    asked, selected, rest = (ledger.sources.one("refusals.csv", reason=r).cell("n_problems") for r in ("asked", "selected", "not_selected"))
+    ledger.show("integer", asked, name="NAsked")
+    ledger.show("integer", selected, name="NSelected")
+    ledger.show("first less the others", asked, selected, rest, name="NRefused")
+
+    single = (("strategy", "single"), ("T", paper_text.largest_t(ledger)))
+    n_asked = Cell("configurations.csv", single, "n_asked")
+    ledger.show("sum", n_asked, name="NChains")
+    ledger.show("sum", Cell("configurations.csv", single, "n_failed"), name="NFailed")
+    for name in ("answered", "no_answer", "truncated"):
+        state = Cell("configurations.csv", single, f"n_{name}")
+        ledger.show("100 times sum over sum, 1 decimal", state, n_asked, name="Share" + name.title().replace("_", ""))
+
+    file = f"calibration/{measured}.json"
+    ledger.show("text", Cell(file, (("key", "identity.fingerprint.processor"),), "value"), name="Processor")
+    ledger.show("integer", Cell(file, (("key", "identity.fingerprint.threads"),), "value"), name="Threads")
+    effective, counted = (
+        ledger.sources.rows("calibration.csv", arm=measured, phase="prefill", metric=metric)[0] for metric in ("c_effective", "c_counted")
+    )
+    ledger.show("text", effective.cell("arm"), name="CalibrationArm")
+    ledger.show(paper_text.PLAIN, counted.cell("value"), name="CCounted")
+    for name, column in {"CEffective": "value", "CEffectiveLow": "low", "CEffectiveHigh": "high"}.items():
+        ledger.show(paper_text.PLAIN, effective.cell(column), name=name)
+
+
+def document(sources: Sources, config: dict[str, Any]) -> tuple[Ledger, dict[str, str]]:
+    """The ledger of all numbers, and the texts of the paper by macro."""
+    ledger = Ledger(sources)
+    names = [model["name"] for model in config["models"]]
+    card_source = {name: sources.one(f"models/{name}.json", key="source")["value"] for name in names}
+    references = {model["name"]: model["precisions"][0] for model in config["models"]}
+    drawn = [f"{m['name']}@{p}" for m in config["models"] if card_source[m["name"]] != "import" for p in m["precisions"]]
+    _name_numbers(ledger, drawn[0])
+    texts = {
+        "ArmList": paper_text.arm_list(ledger),
+        "AbstractResult": paper_text.abstract(ledger),
+        "DatasetSentence": paper_study.dataset(ledger, config),
+        "KeptSentence": paper_study.kept(config),
+        "MachineSentence": paper_study.machine(ledger, drawn),
+        "SpeedSentence": paper_study.speeds(ledger),
+        "SharedSentence": paper_study.shared_uniforms(ledger),
+        "PlanSentence": paper_study.plan(ledger),
+        "CrossoverSentences": paper_text.crossovers(ledger),
+        "VotesSentence": paper_text.votes(ledger),
+        "CostSentence": paper_text.cost_per_answer(ledger),
+        "LatencySentence": paper_text.latency(ledger, references),
+        "CoverageSentence": paper_text.coverage(ledger),
+        "AlphaSentence": paper_text.alphas(ledger),
+        "SurfaceSentence": paper_text.surface(ledger),
+        "BitsSentence": paper_text.four_bits(ledger),
+        "Limits": paper_study.limits(ledger, config, card_source),
+        "BestRows": paper_tables.best(ledger),
+        "ArmRows": paper_tables.arms(ledger),
+        "ModelRows": paper_tables.models(ledger, names),
+        "Assumptions": paper_tables.assumptions(ledger),
+        "LawTables": paper_tables.laws(ledger),
+        "ExponentRows": paper_tables.exponents(ledger),
+        "GradientRows": paper_tables.gradients(ledger),
+        "WeightBitRows": paper_tables.weight_bits(ledger),
+    }
+    return ledger, {f"FS{name}": text for name, text in texts.items()}
+
+
+def macros(ledger: Ledger, texts: dict[str, str], figures: list[str], draft: bool, has_ladder: bool) -> str:
+    """The text of macros.tex: numbers with the file of their first cell, texts, and which figures the study has."""
+    lines = ["% Generated from the tables of the study. Do not edit.", rf"\FSdraft{str(draft).lower()}"]
+    lines += [rf"\FSnumber{{{n.name}}}{{{n.text}}}{{{n.cells[0].file}}}" for n in ledger.numbers.values()]
+    lines += [f"\\newcommand{{\\{name}}}{{%\n{text}%\n}}" for name, text in texts.items()]
+    parts = {"laws": "FSLawTables", "gradients": "FSGradientRows", "weightbits": "FSWeightBitRows", "exponents": "FSExponentRows"}
+    lines += [rf"\FShas{{{part}}}" for part, text in parts.items() if texts[text]]
+    lines += [r"\FShas{ladder}"] * has_ladder
+    lines += [rf"\FShas{{figure-{name}}}" for name in figures]
+    return "\n".join(lines) + "\n"
+
+
+def write(folder: Path, files: list[str], config: dict[str, Any], figures: list[str]) -> None:
+    """Write the macros of a study and their sources below its folder.
+
+    Parameters
+    ----------
+    folder : results/<study>
+    files : tables, cards and calibrations, relative to folder, that the paper may quote
+    figures : names of the figures that the study has
+    """
+    (folder / "paper").mkdir(parents=True, exist_ok=True)
+    tables.write(settings(config), "settings", folder / SETTINGS)
+    tables.write(assumptions.collect(), "assumptions", folder / ASSUMPTIONS)
+    sources = Sources(folder, [*files, SETTINGS, ASSUMPTIONS])
+    ledger, texts = document(sources, config)
+    ladder = any(model["source"] == "ladder" for model in config["models"])
+    tables.write(ledger.table(), "numbers", folder / NUMBERS)
+    (folder / MACROS).write_text(macros(ledger, texts, figures, config["paper"]["draft"], ladder), encoding="utf-8")
+
+
+def check(folder: Path, files: list[str], source: str) -> list[str]:
+    """Work every number of the paper out again from the cells that numbers.csv names; what does not agree, a line each.
+
+    Also: numbers that text or source use and that do not exist, and digits in the generated text that are no such number.
+
+    Parameters
+    ----------
+    source : the text of paper/flopstat.tex
+    """
+    sources = Sources(folder, [*files, SETTINGS, ASSUMPTIONS])
+    listed = pd.read_csv(folder / NUMBERS, dtype=str, keep_default_na=False)
+    written = (folder / MACROS).read_text(encoding="utf-8")
+    printed = {name: (text, file) for name, text, file in _NUMBER.findall(written)}
+    wrong, known = [], set(listed["number"])
+    for name, part in listed.groupby("number", sort=False):
+        cells = [_cell(row) for row in part.to_dict("records")]
+        text, where = part["shown"].iloc[0], f"{cells[0].file} {cells[0].row_text} {cells[0].column}"
+        again = OPERATIONS[part["operation"].iloc[0]]([sources.select(cell) for cell in cells])
+        if again != text:
+            wrong.append(f"{name}: the paper shows {text}, its cells give {again} ({where})")
+        if printed.get(str(name)) != (text, cells[0].file):
+            wrong.append(f"{name}: macros.tex does not print what numbers.csv lists ({where})")
+    wrong += [f"{name}: in macros.tex, and in no row of numbers.csv" for name in printed if name not in known]
+    for name, text in [*_TEXT.findall(written), ("flopstat.tex", source)]:
+        wrong += [f"{name}: uses {used}, which does not exist" for used in _USE.findall(text) if used not in printed and used != "#1"]
+    for name, text in _TEXT.findall(written):
+        if digits := re.search(r"\d", bare(text)):
+            wrong.append(f"{name}: holds {bare(text)[max(0, digits.start() - 30) : digits.end() + 10]!r}, a digit without a source")
+    return wrong
+
+
+def bare(text: str) -> str:
+    r"""Text without what may hold digits: \FS{name}, labels, and the 0, 1 and 2 of mathematics, such as 1-(1-p)^k."""
+    text = re.sub(r"\\FS\{[^{}]*\}|\\(ref|label|cite[pt]?|begin|end)\{[^{}]*\}", "", text)
+    return re.sub(r"\$[^$]*\$", lambda found: re.sub(r"(?<!\d)[012](?!\d)", "", found[0]), text)
+
+
+def _cell(row: dict[Any, Any]) -> Cell:
+    return Cell(row["file"], tuple(json.loads(row["row"]).items()), row["column"])

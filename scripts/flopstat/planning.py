@@ -30,7 +30,7 @@ Indices = NDArray[np.int64]
 
 # ASSUME libraries, or a GPU's context, take 640 MiB
 LIBRARY_BYTES = 5 * 2**27
-# ASSUME activations and what an allocator keeps in reserve take up to this share more; the ladder's jobs took 2 to 19%
+# ASSUME activations and what an allocator keeps in reserve take up to 30% more memory; the ladder's jobs took 2 to 19%
 ALLOCATOR_SHARE = 0.3
 PLAIN_BITS = {"fp32": 32.0, "bf16": 16.0, "fp16": 16.0}
 # Bits per quantised weight with their scales: float32 scales of 64 weights, twice quantised ones, one scale per row.

@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 PILOT, CALIBRATION, ROOFLINE = "pilot", "calibration", "roofline"
 # ASSUME a sampling job on a GPU that is not here begins within a minute: imports, and weights from disk at 1 GB/s
 START_S, LOAD_BYTES_S = 15.0, 1e9
-# ASSUME a forecast of seconds is no better than a fifth: neighbours on the machine and clocks that vary
+# ASSUME a forecast of seconds is no better than a fifth, for neighbours on the machine and clocks vary
 UNCERTAIN = 0.2
 
 
@@ -44,7 +44,7 @@ class Rate:
 
         With a calibration of this machine the times of other widths and contexts follow its model: the factor at a width is the measured
         step over the calibrated one. Without, a step is a straight line in its rows and does not depend on what it attends to.
-        # ASSUME what threads and neighbours change is a factor that varies with the width of the batch only
+        # ASSUME what threads and neighbours change in speed is a factor that varies with the width of the batch only
         """
         points = rate["points"]
         rows, context, step = (np.array([p[key] for p in points]) for key in ("rows", "context", "step"))

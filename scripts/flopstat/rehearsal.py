@@ -26,8 +26,8 @@ class Rehearsal(TransformersEngine):
     Half of what a row attends to is its prompt, shared by 16 rows, the other half its own tokens: both lie in the slots as they do when a
     study samples, but hold one prefilled token's keys and values over and over, so that no time goes into making them.
 
-    # ASSUME the chains of a prompt decode side by side by 16, and a step costs what its attended tokens cost, prompt or own: on two cores
-    # a step of the ladder differs by a quarter between prompts that are not shared at all and prompts that all rows share
+    # ASSUME in the forecast the chains of a prompt decode side by side by 16, and a step costs what its attended tokens cost, prompt or
+    # own: on two cores a step of the ladder differs by a quarter between prompts that are not shared at all and prompts that all rows share
     """
 
     def __init__(self, model: PreTrainedModel, settings: SamplingSettings, batch_rows: int, device: str) -> None:

@@ -12,8 +12,8 @@ A scenario changes what it names, and the cost columns that stand on it; accurac
 Times as measured are those of the kernels that ran: whether FLOP or bytes that are saved save time is for another measurement. So only a
 scenario that names a device moves times, and there all that it changes enters the roofline.
 
-# ASSUME accuracies stay: what fewer FLOP of attention, a sparse one or a compressed cache do to the answers is not measured
-# ASSUME weights are held on another device at the bits that they are held at here
+# ASSUME accuracies stay in a scenario: what fewer FLOP of attention, a sparse one or a compressed cache do to the answers is not measured
+# ASSUME weights are held on a scenario's device at the bits that they are held at here
 
 Source: multipliers as of activation sketching; Sadhukhan et al. 2025 (Kinetics) for sparse attention.
 """

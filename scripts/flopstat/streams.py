@@ -95,7 +95,7 @@ def fit_log(values: Floats, boot: Floats, confidence: float) -> LogFit:
     values : (m,)
     boot : (replicates, m) the same in each replicate over problems
 
-    # ASSUME least squares with equal weights: the points of one pool share most of their noise, which moves a and not b
+    # ASSUME equal weights do for a + b ln P: the points of one pool share most of their noise, which moves a and not b
     """
     m, nan = len(values), float("nan")
     if m < 2:

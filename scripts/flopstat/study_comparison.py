@@ -199,7 +199,7 @@ def compare(a: Side, b: Side, cost: str | None = None) -> Comparison:
     lies higher by chance, so the limits reach further towards no difference by what one study's optimism (mean of the replicates minus f)
     exceeds the other's by. Overall: worse if some budget is worse and none better, better likewise, mixed if both occur.
 
-    Leaves out: the uncertainty of costs. # ASSUME two studies with the same id and text of a problem asked the same
+    Leaves out: the uncertainty of costs. # ASSUME two studies with the same id and text of a problem asked the same question
     """
     cost = common_cost(a.judged, b.judged, cost)
     one, other = with_cost(a.judged, cost), with_cost(b.judged, cost)

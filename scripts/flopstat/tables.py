@@ -695,6 +695,32 @@ TABLES: dict[str, dict[str, Column]] = {
         ),
     },
 }
+TABLES |= {
+    "settings": {
+        "key": Column("str", "", "what the paper quotes of config and code"),
+        "value": Column("str", "", "as it is printed", True),
+    },
+    "assumptions": {
+        "topic": Column("str", "", "what it is about"),
+        "file": Column("str", "", "source file"),
+        "line": _count("", "line of the mark `ASSUME`"),
+        "text": Column("str", "", "what the code assumes there"),
+    },
+    "numbers": {
+        "number": Column("str", "", "name of a number in macros.tex; a row for each cell that it stands on"),
+        "shown": Column("str", "", "LaTeX that is printed", True),
+        "operation": Column("str", "", "how it follows from the cells"),
+        "file": Column("str", "", "file of the cell, below the study's folder"),
+        "row": Column(
+            "str",
+            "",
+            "JSON: values of the columns that name the row; `column ~` asks for a part of the text, `data row` for its number; "
+            "of a JSON file, its key",
+        ),
+        "column": Column("str", "", "column of the cell; missing where rows are counted", True),
+        "value": Column("str", "", "what stands in the cell, or how many rows answer", True),
+    },
+}
 TABLES["scenario_crossovers"] = {"scenario": Column("str", "", "name of the scenario")} | TABLES["crossovers"]
 
 _PANDAS = {"str": "string", "int": "int64", "float": "float64", "bool": "bool"}

@@ -81,7 +81,7 @@ def fit_training(points: pd.DataFrame, config: dict[str, Any]) -> tuple[list[tup
 
     Limits: percentiles over resampled branches. What the branches do not fix is refused by the fit's certificate and named.
 
-    # ASSUME branches of one run are independent: they share their trunk, so intervals are too narrow
+    # ASSUME training branches of one run are independent: they share their trunk, so intervals are too narrow
     """
     statistics = config["statistics"]
     settings = fitting.Settings(replicates=min(statistics["replicates"], 1000), seed=config["seed"], confidence=statistics["confidence"])

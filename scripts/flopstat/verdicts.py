@@ -34,7 +34,7 @@ def speed_ratio(reference: Sequence[float], arm: Sequence[float], confidence: fl
     smallest and largest of them, k as large as P(U < k) <= (1 - confidence) / 2 allows, U Mann and Whitney's statistic: whatever the
     distribution of a round's time, if both arms' differ by a factor alone. With too few rounds for the level all ratios lie within.
 
-    # ASSUME rounds are independent: the machine's state changes from round to round, not between the jobs of two arms
+    # ASSUME rounds of the calibration are independent: the machine's state changes from round to round, not between the jobs of two arms
 
     Worked by hand: rounds (2, 4) and (1, 1): ratios 2, 2, 4, 4, median √8; P(U <= 0) = 1/6 is too much for 95%, so the limits are 2 and 4.
     """

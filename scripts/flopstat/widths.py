@@ -9,10 +9,10 @@ and the difference of two arms on the same problems, whose p correlate by r,
 
     variance = 2·[rho·(1 - r) + (1 - rho)/K]·m(1 - m) / n.
 
-# ASSUME accuracy one half, where intervals are widest
-# ASSUME half of the variance lies between problems (a tenth to nine tenths as range)
-# ASSUME two arms find the same problems hard: correlation 0.7 (0.3 to 0.95 as range); shared uniforms gain nothing
-# ASSUME wrong answers agree, so that a vote is one of two
+# ASSUME before a pilot accuracy is one half, where intervals are widest
+# ASSUME half of the variance then lies between problems (range: a tenth to nine tenths)
+# ASSUME two arms then find the same problems hard, with correlation 0.7 (range: 0.3 to 0.95), and shared uniforms gain nothing
+# ASSUME wrong answers then agree, so that a vote is one of two
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from flopstat import graders
 from flopstat.errors import InputError, printable
 from flopstat.grading import excerpt
+from flopstat.latex import escape, number
 from flopstat.numerals import normalize
-from flopstat.paper import escape, number
 from flopstat.tables import STATES
 
 COMMANDS = re.compile(r"\\text[a-z]+\{\}|\\[&%$#_{}]")

@@ -281,7 +281,7 @@ def test_the_study_of_released_solutions(tmp_path):
     assert row["cost_ratio"] == pytest.approx(6 * 100 / 175)
 
 
-def test_an_imported_arm_beside_drawn_ones(tmp_path, study, study_config):
+def test_an_imported_arm_beside_drawn_ones(tmp_path, study, study_config, write_paper, as_printed):
     """It takes part in tables, frontiers of the costs it has, figure and paper; the paper says what is not known of it."""
     chosen = study["tables"]["problems"]
     card, graded = arm(tmp_path, chosen, budgets=study_config["budgets"]["T"], entry={"tokens_per_solution": 50})
@@ -296,10 +296,14 @@ def test_an_imported_arm_beside_drawn_ones(tmp_path, study, study_config):
     assert "m@unknown" not in set(edge.loc[edge["cost"] == "flops", "arm"])
     assert set(crossings.loc[crossings["small"] == "m", "status"]) > {"unknown_cost"}
     changed = own | {"configurations": merged, "cells": long, "frontier": tables.validate(edge, "frontier"), "crossovers": crossings}
-    written = paper.values(study_config, changed, [*study["cards"], card], study["measured"])
+    wanted = study_config | {"models": [*study_config["models"], {"name": "m", "source": "import", "precisions": ["unknown"]}]}
+    (ledger, texts), files = write_paper(tmp_path, wanted, changed, [*study["cards"], card], study["measured"][0])
+    assert paper.check(tmp_path, files, "") == []
+    written = {name: as_printed(text, ledger) for name, text in texts.items()}
     assert "The samples of m were imported" in written["FSLimits"]
     assert "ladder-30k and m are not compared, for one of them has no counted cost." in written["FSCrossoverSentences"]
     assert r"m@unknown & 1000 & -- & " in written["FSArmRows"]
+    assert "unknown" not in written["FSModelRows"]
     references = dict.fromkeys(merged["model"], "fp32") | {"m": "unknown"}
     data = plot_accuracy(merged, edge, crossings, references, "t", [tmp_path / "f.png"])
     assert "m" not in set(data["model"])  # the figure's axis is the counted cost

@@ -28,7 +28,7 @@ SECRETS = {
     "OPENAI_API_KEY": "sk-ZqSecretKeyOfNobody",
     "AWS_SECRET_ACCESS_KEY": "ZqSecretAccessKeyOfNobody",
 }
-REBUILT = ("*.csv", "figures/*", "paper/macros.tex", "paper/flopstat.pdf")
+REBUILT = ("*.csv", "figures/*", "paper/macros.tex", "paper/numbers.csv", "paper/flopstat.pdf")
 
 
 def copied(folder: Path) -> Path:

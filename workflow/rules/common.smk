@@ -106,7 +106,7 @@ FIGURES += [
     f"{RESULTS}/figures/{name}.{suffix}" for name in ("training_laws", "ladder") for suffix in ("pdf", "png", "csv") if TRAINING_LOGS
 ]
 # The paper tells how samples were drawn and what they cost: without a model in the study it has nothing to say.
-PAPER = [f"{RESULTS}/paper/flopstat.pdf" if HAS_LATEX else f"{RESULTS}/paper/macros.tex"] if DRAWN else []
+PAPER = [f"{RESULTS}/paper/flopstat.pdf" if HAS_LATEX else f"{RESULTS}/paper/checked.txt"] if DRAWN else []
 
 
 wildcard_constraints:

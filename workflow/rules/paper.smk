@@ -1,7 +1,41 @@
 """Paper: every number a generated macro, figures as inputs.
 
-Needs: the tables and figures. Makes: run.json, paper/macros.tex, paper/flopstat.pdf.
+Needs: the tables and figures. Makes: run.json; in paper/ macros.tex, numbers.csv (each number with file, row and column), settings.csv,
+assumptions.csv, checked.txt and flopstat.pdf.
 """
+
+import re
+
+from flopstat import assumptions
+
+# All files that the paper may quote, below the study's folder; another one is refused.
+PAPER_FILES = [
+    "problems.parquet",
+    *(
+        f"{table}.csv"
+        for table in (
+            "calibration",
+            "configurations",
+            "cost_per_correct",
+            "crossovers",
+            "exponents",
+            "frontier",
+            "latency_by_streams",
+            "laws",
+            "local_kappa",
+            "plan_actual",
+            "refusals",
+            "surface_gradients",
+            "variance_ratio",
+            "weight_bits",
+        )
+    ),
+    *(f"models/{model}.json" for model in MODELS),
+    *(f"calibration/{arm}.json" for arm in DRAWN_ARMS),
+]
+# Every figure of the study that paper/flopstat.tex has a place for: \plot{name} there sets it where it is listed here.
+PLACES = set(re.findall(r"\\plot\{([a-z_]+)\}", Path("paper/flopstat.tex").read_text(encoding="utf-8")))
+PAPER_FIGURES = [Path(path).stem for path in FIGURES if path.endswith(".pdf") and Path(path).stem in PLACES]
 
 
 rule record_run:
@@ -27,33 +61,61 @@ rule record_run:
 
 
 rule write_macros:
-    """Turn the tables into LaTeX macros and table bodies."""
+    """Turn the tables into LaTeX macros and table bodies, and name the source of each number."""
     input:
-        problems=f"{RESULTS}/problems.parquet",
-        refusals=f"{RESULTS}/refusals.csv",
-        configurations=f"{RESULTS}/configurations.csv",
-        skipped=f"{RESULTS}/configurations_skipped.csv",
-        calibration=f"{RESULTS}/calibration.csv",
-        laws=f"{RESULTS}/laws.csv",
-        frontier=f"{RESULTS}/frontier.csv",
-        crossovers=f"{RESULTS}/crossovers.csv",
-        cards=expand(f"{RESULTS}/models/{{model}}.json", model=MODELS),
-        measured=expand(f"{RESULTS}/calibration/{{arm}}.json", arm=DRAWN_ARMS),
+        sources=expand(f"{RESULTS}/{{file}}", file=PAPER_FILES),
     output:
         macros=f"{RESULTS}/paper/macros.tex",
+        numbers=f"{RESULTS}/paper/numbers.csv",
+        settings=f"{RESULTS}/paper/settings.csv",
+        assumptions=f"{RESULTS}/paper/assumptions.csv",
     log:
         f"{RESULTS}/logs/write_macros.log",
     benchmark:
         f"{RESULTS}/timings/write_macros.tsv"
     conda:
         "../../envs/analysis.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
     params:
+        folder=RESULTS,
+        files=PAPER_FILES,
         config=config,
-        code=code_hash("paper", "tables"),
+        figures=PAPER_FIGURES,
+        assumed=assumptions.digest(),
+        code=code_hash("paper"),
     message:
         "Writing the paper's numbers"
     script:
         "../../scripts/write_macros.py"
+
+
+rule check_macros:
+    """Work every number of the paper out again from the cells that it names."""
+    input:
+        sources=expand(f"{RESULTS}/{{file}}", file=PAPER_FILES),
+        made=rules.write_macros.output,
+        source="paper/flopstat.tex",
+    output:
+        report=f"{RESULTS}/paper/checked.txt",
+    log:
+        f"{RESULTS}/logs/check_macros.log",
+    benchmark:
+        f"{RESULTS}/timings/check_macros.tsv"
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        folder=RESULTS,
+        files=PAPER_FILES,
+        code=code_hash("paper"),
+    message:
+        "Checking the paper's numbers"
+    script:
+        "../../scripts/check_macros.py"
 
 
 rule build_paper:
@@ -62,7 +124,8 @@ rule build_paper:
         source="paper/flopstat.tex",
         bibliography="paper/references.bib",
         macros=f"{RESULTS}/paper/macros.tex",
-        figure=f"{RESULTS}/figures/accuracy.pdf",
+        checked=f"{RESULTS}/paper/checked.txt",
+        figures=expand(f"{RESULTS}/figures/{{name}}.pdf", name=PAPER_FIGURES),
     output:
         pdf=f"{RESULTS}/paper/flopstat.pdf",
     log:
@@ -71,9 +134,12 @@ rule build_paper:
         f"{RESULTS}/timings/build_paper.tsv"
     conda:
         "../../envs/analysis.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
     params:
         folder=subpath(output.pdf, parent=True),
-        figures=subpath(input.figure, parent=True),
+        figures=f"{RESULTS}/figures",
     message:
         "Typesetting the paper"
     shell:

@@ -106,7 +106,7 @@ def _checked(law: Law, data: Observations, fixed: Mapping[str, float], settings:
 def _with_concentration(problem: Problem, theta: Floats) -> tuple[Problem, Floats]:
     """Beta-binomial: its concentration and the parameters in turn, from the binomial's optimum; each step lowers the likelihood's loss.
 
-    ASSUME the concentration is held in bootstrap refits and profiles: mean and dispersion are nearly orthogonal.
+    ASSUME the concentration of a beta-binomial law is held in refits and profiles: mean and dispersion are nearly orthogonal.
     """
     for _ in range(5):
         now, at = problem, theta
