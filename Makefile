@@ -25,7 +25,9 @@ START := $(shell date +%s)
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-input --progress-bar off
 LOCKED := --no-deps --no-build-isolation --require-hashes
-SNAKEMAKE := $(BIN)/python -m snakemake --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG))
+# Snakemake, started where a killed one left off.
+RECOVER := $(BIN)/python -m flopstat.recovery
+OPTIONS := --cores $(CORES) $(if $(CONFIG),--configfile $(CONFIG))
 
 .PHONY: help setup run test test-faults test-fuzz rehearse validate simulate bench tex smollm2 locks lint headline clean FORCE
 
@@ -43,9 +45,9 @@ run: setup ## run a study (the default one, or CONFIG=...), its report and its s
 	study=$$($(BIN)/flopstat study-name config/config.yaml $(CONFIG)); \
 	results=results/$${study:?the config names no study}; \
 	report=$$results/report.html; \
-	$(SNAKEMAKE) $(SNAKEMAKE_ARGS); \
+	$(RECOVER) --study $$results $(OPTIONS) $(SNAKEMAKE_ARGS); \
 	if [ ! -s $$report ] || [ -n "$$(find $$results workflow/report -type f -newer $$report ! -path '*/logs/*' ! -path '*/timings/*' -print -quit)" ]; then \
-		$(SNAKEMAKE) --report $$report; \
+		$(RECOVER) $(OPTIONS) --report $$report; \
 	fi; \
 	$(BIN)/flopstat summary --study $$results
 
@@ -53,7 +55,7 @@ run: setup ## run a study (the default one, or CONFIG=...), its report and its s
 test: setup $(STAMPS)/dev ## run the whole test suite
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-faults: setup $(STAMPS)/dev ## kill -9 training and sampling at random moments (15 minutes)
+test-faults: setup $(STAMPS)/dev ## kill -9 runs, training and sampling; full disk, no network, no memory, wrong clocks (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o addopts=-ra tests/faults
 
 # FUZZ_EXAMPLES=1000 takes minutes, the default a night.
@@ -69,7 +71,7 @@ rehearse: setup ## the Qwen study with random stand-ins for its models, killed a
 
 validate: setup ## generate chosen cells one by one and compare them with the pools (ten minutes for the default study)
 	@study=$$($(BIN)/flopstat study-name config/config.yaml $(CONFIG)); \
-	$(SNAKEMAKE) $(SNAKEMAKE_ARGS) results/$${study:?the config names no study}/validation.csv
+	$(RECOVER) --study results/$${study:?the config names no study} $(OPTIONS) $(SNAKEMAKE_ARGS) results/$$study/validation.csv
 
 simulate: setup ## coverage of the intervals over simulated studies (a quarter of an hour); writes tests/golden/*coverage.csv
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/simulate_coverage.py

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flopstat import stored
 from flopstat.models import describe
 
 if TYPE_CHECKING:
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def main(entry: dict[str, Any], path_to_store: Path, path_to_card: Path) -> None:
-    path_to_card.write_text(describe(entry, path_to_store).to_json(), encoding="utf-8")
+    stored.write_text(path_to_card, describe(entry, path_to_store).to_json())
 
 
 if __name__ == "__main__":

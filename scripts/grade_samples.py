@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from flopstat import tables
 from flopstat.grading import grade_side_by_side
@@ -26,7 +25,7 @@ def main(
     path_to_verdicts: Path,
 ) -> None:
     card = ModelCard.read(path_to_card)
-    chains = pa.concat_tables(pq.read_table(path) for path in paths_to_views)
+    chains = pa.concat_tables(tables.read_view(path) for path in paths_to_views)
     problems, tokenizer = tables.read("problems", path_to_problems), checkpoint(card) / "tokenizer.json"
     grades, verdicts = grade_side_by_side(chains, problems, budgets, tokenizer, answer_prompt, graders)
     tables.write(grades.assign(model=card.name, precision=precision), "grades", path_to_grades)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flopstat import stored
 from flopstat.imports import import_arm
 
 if TYPE_CHECKING:
@@ -10,7 +11,8 @@ if TYPE_CHECKING:
 
 
 def main(entry: dict[str, Any], path_to_samples: Path, path_to_card: Path) -> None:
-    path_to_card.write_text(import_arm(entry, path_to_samples).to_json(), encoding="utf-8")
+    stored.write_text(path_to_card, import_arm(entry, path_to_samples).to_json())
+    stored.seal(path_to_samples)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Plot predicted against measured times, and the roofline."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +7,7 @@ import pandas as pd
 
 from flopstat.calibration_figure import plot_calibration, points
 from flopstat.models import ModelCard
+from flopstat.stored import read_json
 from flopstat.style import write_data
 
 if TYPE_CHECKING:
@@ -24,10 +24,7 @@ def main(
     path_to_data: Path,
 ) -> None:
     cards = {card.name: card for card in map(ModelCard.read, paths_to_cards)}
-    parts = [
-        points(arm, cards[arm.split("@")[0]], json.loads(path.read_text(encoding="utf-8")))
-        for arm, path in zip(arms, paths_to_measured, strict=True)
-    ]
+    parts = [points(arm, cards[arm.split("@")[0]], read_json(path)) for arm, path in zip(arms, paths_to_measured, strict=True)]
     data = pd.concat(parts, ignore_index=True)
     plot_calibration(data, title, [path_to_pdf, path_to_png])
     write_data(data, path_to_data)

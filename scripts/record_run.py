@@ -1,9 +1,9 @@
 """Record what a run was made from."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flopstat import stored
 from flopstat.provenance import record
 
 if TYPE_CHECKING:
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 def main(config: dict[str, Any], paths_to_tables: list[Path], paths_to_measured: list[Path], path_to_record: Path) -> None:
-    measured = [json.loads(path.read_text(encoding="utf-8")) for path in paths_to_measured]
-    path_to_record.write_text(record(config, {path.name: path for path in paths_to_tables}, measured), encoding="utf-8")
+    measured = [stored.read_json(path, "calibration") for path in paths_to_measured]
+    stored.write_text(path_to_record, record(config, {path.name: path for path in paths_to_tables}, measured))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Gather the measurements of all arms in one table, with what each precision's speed is to its model's reference precision."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from flopstat import tables
+from flopstat.stored import read_json
 from flopstat.verdicts import verdict_rows
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def main(arms: list[str], references: dict[str, str], paths_to_measured: list[Path], path_to_table: Path) -> None:
-    measured = {arm: json.loads(path.read_text(encoding="utf-8")) for arm, path in zip(arms, paths_to_measured, strict=True)}
+    measured = {arm: read_json(path) for arm, path in zip(arms, paths_to_measured, strict=True)}
     rows = []
     for arm, one in measured.items():
         model = arm.split("@")[0]

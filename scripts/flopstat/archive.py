@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from flopstat import bundle, config, provenance, tables
+from flopstat import bundle, config, provenance, stored, tables
 from flopstat.crate import METADATA, crate
 from flopstat.errors import InputError
 from flopstat.models import ImportedCard, ModelCard, checkpoint, read_card
@@ -74,7 +74,7 @@ def _record(study: Path) -> dict[str, Any]:
     path = study / "run.json"
     if not path.is_file():
         raise InputError(f"{study}: no run.json; run the study first (`make run`)")
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    record = stored.read_json(path)
     for name, sha256 in record["sha256"].items():
         table = study / name
         if not table.is_file() or provenance.sha256(table) != sha256:
@@ -127,7 +127,7 @@ def _write_samples(views: list[Path], out: Path, grid: list[int] | None) -> None
     for view in views:
         if not view.is_file():
             raise InputError(f"{view}: no such file; run the study again (`make run`)")
-        rows = pq.read_table(view)
+        rows = tables.read_view(view)
         if grid is not None and "logprob" in rows.column_names:
             rows = summed(rows, grid)
         rows = rows.cast(_named_alike(rows.schema))
@@ -185,9 +185,9 @@ def restore(path: Path, results: Path, wanted: config.Config | None = None) -> c
                 text = card.to_json()
                 if isinstance(card, ModelCard):
                     text = _moved(card, str((results / "tokenizers" / model_name).absolute())).to_json()
-                _written(place, text)
+                stored.write_text(place, text)
             else:
-                os.replace(folder / name, place)
+                stored.place(folder / name, place)
     return archived
 
 

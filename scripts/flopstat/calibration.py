@@ -20,7 +20,6 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-import os
 import statistics
 import sys
 import time
@@ -32,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import torch
 
+from flopstat import stored
 from flopstat.costs import Flops, c_counted
 from flopstat.devices import machine, processor, short_hash
 from flopstat.energy import NOT_MEASURED, Meter, meter
@@ -306,7 +306,7 @@ def calibrate(
     name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
     path = store / f"{name}.json"
     if path.exists():
-        return path
+        return stored.check(path)
     rates, copies = _device_rates(device, compute_dtype, settings["repeats"], store, where)
     rounded = store.parent / "checkpoints"  # the copy that sampling reads, too
     model = load(card, precision, compute_dtype, device, offload=offload, device_memory=device_memory, offload_folder=rounded)
@@ -338,7 +338,7 @@ def calibrate(
         "emulated": emulated(precision, compute_dtype),
         "rows": rows,
     }
-    _replace(path, json.dumps(result, indent=1))
+    stored.write_text(path, json.dumps(result, indent=1))
     return path
 
 
@@ -348,13 +348,6 @@ def _device_rates(device: str, compute_dtype: str, repeats: int, store: Path, wh
     path = store / f"device-{name}.json"
     if not path.exists():
         rates, copies = measure_peak(device, getattr(torch, compute_dtype), repeats), measure_bandwidth(device, repeats)
-        _replace(path, json.dumps({"fingerprint": where, "rates": rates, "copies": copies}))
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    return stored["rates"], stored["copies"]
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+        stored.write_text(path, json.dumps({"fingerprint": where, "rates": rates, "copies": copies}))
+    found = stored.read_json(path)
+    return found["rates"], found["copies"]

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flopstat.errors import InputError, PoolError, TrialError, printable
+from flopstat.errors import InputError, line_of, printable
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -55,7 +55,7 @@ def sample(
     summary: Annotated[Path, typer.Option(help="What was drawn and at what speed, JSON.")],
 ) -> None:
     """Draw the chains that a shard of an arm still lacks."""
-    from flopstat import sampling, tables
+    from flopstat import sampling, stored, tables
     from flopstat.models import ModelCard
 
     model = ModelCard.read(card)
@@ -67,7 +67,7 @@ def sample(
     account = sampling.draw_samples(part, arm)
     sampling.write_view(arm, part, out)
     account["recorded"] = sampling.record_job(arm, part, account)
-    summary.write_text(json.dumps(account, indent=1) + "\n", encoding="utf-8")
+    stored.write_text(summary, json.dumps(account, indent=1) + "\n")
     typer.echo(sampling.described(arm, account))
 
 
@@ -82,7 +82,7 @@ def pilot(
     out: Annotated[Path, typer.Option(help="Folder of what was found, <arm>.json.")],
 ) -> None:
     """Draw the first few chains of each arm, which its pool keeps, and measure how fast its sampling job runs."""
-    from flopstat import tables
+    from flopstat import stored, tables
     from flopstat.models import ModelCard
 
     cards = {one.name: one for one in map(ModelCard.read, card)}
@@ -102,7 +102,7 @@ def pilot(
         model, _, precision = name.partition("@")
         opened = sampling.open_arm(cards[model], precision, wanted["sampling"], plan, store, activation)
         found = draw_pilot(selected, opened, chains, begun)
-        (out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        stored.write_text(out / f"{name}.json", json.dumps(found, indent=1) + "\n")
         typer.echo(f"{name}: {len(found['chains'])} chains, {found['account']['chains_drawn']} drawn now")
 
 
@@ -154,13 +154,13 @@ def calibrate(
         if name.partition("@")[0] not in cards or not name.partition("@")[2]:
             raise InputError(f"--arm {name}: no model@precision of a card that is given; the cards are of {', '.join(cards)}")
 
-    from flopstat import calibration, provenance
+    from flopstat import calibration, provenance, stored
 
     compute_dtype, device, measuring, offload, device_memory, draw = keys
     out.mkdir(parents=True, exist_ok=True)
     for name in arm:
         model, _, precision = name.partition("@")
-        stored = calibration.calibrate(
+        measured = calibration.calibrate(
             cards[model],
             precision,
             compute_dtype,
@@ -172,7 +172,7 @@ def calibrate(
             device_memory,
             draw,
         )
-        (out / f"{name}.json").write_text(stored.read_text(encoding="utf-8"), encoding="utf-8")
+        stored.write_text(out / f"{name}.json", measured.read_text(encoding="utf-8"))
 
 
 @app.command()
@@ -480,12 +480,12 @@ def main() -> None:
     """Entry point: exit code 2 with one line for wrong input, 1 with one line for a store, a disk or a rehearsal that fails."""
     try:
         app()
-    except InputError as error:
-        print(f"flopstat: {printable(' '.join(str(error).split()))}", file=sys.stderr)
-        sys.exit(2)
-    except (PoolError, TrialError, OSError) as error:
-        print(f"flopstat: {printable(' '.join(str(error).split()))}", file=sys.stderr)
-        sys.exit(1)
+    except Exception as error:
+        line = line_of(error) or (printable(" ".join(str(error).split())) if isinstance(error, OSError) else None)
+        if line is None:
+            raise
+        print(f"flopstat: {line}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, InputError) else 1)
 
 
 if __name__ == "__main__":

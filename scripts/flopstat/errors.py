@@ -1,4 +1,10 @@
-"""Errors that a user can mend."""
+"""Errors that a user can mend, and how they are said."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from types import TracebackType
 
 
 class InputError(ValueError):
@@ -16,3 +22,37 @@ class TrialError(RuntimeError):
 def printable(text: str) -> str:
     """Text, maybe of several lines, with whatever else can't be printed escaped: nothing in a file or a name steers a terminal."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+# As torch's allocators, the loader of libraries, the system and C++ say it.
+_NO_MEMORY = ("can't allocate memory", "out of memory", "failed to map segment", "cannot allocate memory", "bad_alloc", "start new thread")
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def line_of(error: BaseException) -> str | None:
+    """The one line that a user is told of an error; None for one that is a defect, of which a traceback tells more.
+
+    Of a disk that is full and memory that ran out as well: what was finished is kept, and a rerun goes on.
+    """
+    text = printable(" ".join(str(error).split()))
+    if isinstance(error, InputError | PoolError | TrialError):
+        return text
+    if isinstance(error, OSError) and (error.errno in _NO_SPACE or "No space left on device" in text):
+        return f"{text}; free some space or raise the quota, and run again: what is finished is kept"
+    if isinstance(error, MemoryError) or any(sign in text.lower() for sign in _NO_MEMORY):
+        remedy = "give the job more, or run fewer at once (CORES=1), and run again: what is finished is kept"
+        return f"out of memory ({text[:200] or 'MemoryError'}); {remedy}"
+    return None
+
+
+def _say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    line = line_of(error)
+    if line is None:
+        sys.__excepthook__(kind, error, trace)
+    else:
+        print(f"flopstat: {line}", file=sys.stderr)
+
+
+# A rule's script has no entry point of its own to catch errors in: whoever imports the library has them said in one line.
+if sys.excepthook is sys.__excepthook__:
+    sys.excepthook = _say

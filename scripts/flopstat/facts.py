@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from flopstat import stored
 from flopstat.latency import Latency
 from flopstat.models import Card
 from flopstat.prices import Prices
@@ -30,7 +30,7 @@ def read_facts(card: Card, precision: str, path_to_measured: Path | None, prices
         token_price = prices.usd_per_million(card.name) if prices else None
         return ArmFacts(card, precision, None, None, None, token_price=token_price, verifier=Verifier(**verifier) if verifier else None)
     latency = Latency.read(path_to_measured)
-    result = json.loads(path_to_measured.read_text(encoding="utf-8"))
+    result = stored.read_json(path_to_measured)
     prefill = {row["metric"]: row for row in result["rows"] if row["phase"] == "prefill"}
     effective = prefill["c_effective"]
     return ArmFacts(

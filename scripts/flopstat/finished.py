@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from flopstat import tables
 from flopstat.errors import InputError
 from flopstat.frontier import Judged, judge
+from flopstat.stored import read_json
 from flopstat.strategies import strategy
 
 
@@ -25,8 +25,8 @@ def load_judged(study: Path) -> tuple[Judged, dict[str, Any]]:
         if not (study / name).is_file():
             raise InputError(f"{study}: no {name}; give the results folder of a finished study (`make run`)")
     try:
-        config = json.loads((study / "run.json").read_text(encoding="utf-8"))["config"]
-    except (ValueError, KeyError):
+        config = read_json(study / "run.json", "record of a run")["config"]
+    except KeyError:
         raise InputError(f"{study / 'run.json'}: holds no config; run the study again") from None
     settings = {"seed": config["seed"], "statistics": config["statistics"], "samples": config["sampling"]["samples"]}
     configurations = tables.read("configurations", study / "configurations.csv")

@@ -19,7 +19,6 @@ Source: Williams, Waterman and Patterson 2009 (roofline); Lawson and Hanson 1974
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Iterable, Sequence
@@ -31,6 +30,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flopstat.errors import InputError
+from flopstat.stored import read_json
 
 Floats = NDArray[np.float64]
 FORMS = ("line", "roofline")
@@ -150,12 +150,7 @@ class Latency:
             If the file is missing, was made before there was a model in it, or holds times that are zero, negative or not finite.
         """
         again = f"make it again with `snakemake {path}`"
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such calibration; {again}") from None
-        except ValueError as error:
-            raise InputError(f"{path}: not a calibration ({error}); {again}") from None
+        stored = read_json(path, "calibration")
         try:
             points_of(stored["rows"])
             model, device = stored["latency"], Device(**stored["device"])

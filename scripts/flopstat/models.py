@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from flopstat.config import ROOT
 from flopstat.errors import InputError
 from flopstat.shape import Shape, read_config, shape_of, whole_number
+from flopstat.stored import read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -118,15 +119,13 @@ def read_card(path: Path) -> Card:
     InputError
         If there is none, or a value is missing, unknown or of another type.
     """
+    values = read_json(path, "model card")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
         kind: type[ImportedCard] | type[ModelCard] = ImportedCard if values["source"] == "import" else ModelCard
         card = kind(**values)
         if not all(type(getattr(card, f.name)) in _TYPES[str(f.type)] for f in fields(card)):
             raise ValueError("a value of another type")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such model card") from None
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError):
         raise InputError(f"{path}: not a model card; make it again with `snakemake {path}`") from None
     return card
 
@@ -216,6 +215,18 @@ def _dequantized(file: Path, store: Path) -> tuple[Path, float]:
     return folder, bits
 
 
+def _snapshot(repo: str, revision: str) -> Path:
+    """A hub model's folder in the cache, downloaded if it is not there."""
+    from huggingface_hub import errors, snapshot_download
+
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+    except (OSError, ValueError, errors.HfHubHTTPError) as error:  # no network, no such repository or revision, no right to read it
+        why = f"neither in the hub's cache nor to be had ({' '.join(str(error).split())[:150]})"
+        raise InputError(f"{repo} at {revision}: {why}; check the network, or `hf download {repo} --revision {revision}`") from None
+
+
 def _folder(entry: dict[str, Any], store: Path) -> tuple[Path, str, float | None]:
     """(checkpoint folder, how the config names it, stored bits) of a model entry."""
     source = entry["source"]
@@ -225,11 +236,7 @@ def _folder(entry: dict[str, Any], store: Path) -> tuple[Path, str, float | None
             raise InputError(f"models {entry['name']}: not shipped in {LADDER}; `snakemake ladder_weights` trains it")
         return folder, entry["name"], None
     if source == "hub":
-        from huggingface_hub import snapshot_download
-
-        patterns = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
-        downloaded = snapshot_download(entry["repo"], revision=entry["revision"], allow_patterns=patterns)
-        return Path(downloaded), f"{entry['repo']}@{entry['revision']}", None
+        return _snapshot(entry["repo"], entry["revision"]), f"{entry['repo']}@{entry['revision']}", None
     named = entry["path"]
     path = package_file(named) if named.startswith("package:") else Path(named)
     if source == "gguf":

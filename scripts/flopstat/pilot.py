@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from flopstat.engine import MOST_ROWS, Account, Request
 from flopstat.errors import InputError
 from flopstat.forcing import answer_key, cuts
 from flopstat.problems import messages_of
+from flopstat.stored import read_json, write_text
 
 PROBE_S = 2.0  # seconds that the measurement at one width may take, as far as the first steps tell
 PROBE_TOKENS = 4  # tokens of a chain in the first, short run, and the least in the second
@@ -128,15 +128,13 @@ class Pilot:
             If the file is missing, no pilot, or empty.
         """
         again = f"make it again with `snakemake {path}`"
+        stored = read_json(path, "pilot")
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
             chains = pd.DataFrame(stored["chains"])
             columns = {c: chains[c].to_numpy(np.int64) for c in ("difficulty", "answers", "answer_tokens", "answer_prompt")}
             prompt, length = chains["prompt_tokens"].to_numpy(np.int64), chains["n_tokens"].to_numpy(np.int64)
             names = chains["problem_id"].astype(str).tolist()
             return cls(stored["key"], stored["pool"], int(stored["T"]), names, prompt=prompt, length=length, rate=stored["rate"], **columns)
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such pilot; {again}") from None
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"{path}: not a pilot ({error!r}); {again}") from None
 
@@ -193,11 +191,8 @@ def _stored_rate(problems: pd.DataFrame, chosen: pd.DataFrame, arm: sampling.Arm
     path = arm.pool.folder / f"rate-{devices.short_hash(wanted)}.json"
     if not path.is_file():
         found = wanted | measure(chosen, arm, lengths, min(len(problems), arm.sampling["shard_problems"]), begun)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(found), encoding="utf-8")
-        os.replace(temporary, path)
-    rate: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return rate
+        write_text(path, json.dumps(found))
+    return read_json(path, "measured rate")
 
 
 def measure(chosen: pd.DataFrame, arm: sampling.Arm, lengths: Indices, shard: int, begun: float) -> dict[str, Any]:

@@ -20,11 +20,12 @@ from flopstat.latency import Device, Latency
 from flopstat.models import LADDER, ModelCard
 from flopstat.pilot import Pilot
 from flopstat.planning import Known, Study, stored_bits
-from flopstat.pool import Pool
+from flopstat.pool import Pool, pool_name
 from flopstat.prices import Prices
 from flopstat.rates import Rate
 from flopstat.sampling import plan_key
 from flopstat.shape import Shape, read_config, shape_of
+from flopstat.stored import read_json
 
 SHAPES = study_config.ROOT / "workflow" / "resources" / "shapes"
 
@@ -119,7 +120,7 @@ def read_arm(
         # An archive's measurements are of the machine that it was made on, and so is its plan, wherever it is rebuilt.
         here = latency.device.machine if anywhere or config["archive"] is not None else devices.machine()
         devices.check_device(latency, here)
-        measured = float(json.loads(calibration.read_text(encoding="utf-8"))["bits_effective"])
+        measured = float(read_json(calibration)["bits_effective"])
         if not precision.startswith(("rtn", "gguf")):  # those are held as floats
             bits = measured
         rate = Rate.of_pilot(pilot.rate, latency) if pilot is not None and pilot.rate["machine"] == here else Rate.of_calibration(latency)
@@ -182,6 +183,9 @@ def stored_chains(study: Study, problems: pd.DataFrame | None, pilot: Pilot | No
     """Chains of the study that the pilot's pool holds already; None without it."""
     if problems is None or pilot is None or pools is None or not (pools / pilot.pool / "key.json").is_file():
         return None
-    pool = Pool(pools, json.loads((pools / pilot.pool / "key.json").read_text(encoding="utf-8")))
+    text = (pools / pilot.pool / "key.json").read_bytes()
+    if pool_name(text) != pilot.pool:  # damaged; the next job that draws writes it anew
+        return None
+    pool = Pool(pools, json.loads(text))
     wanted = [(key, i, 0) for key in problems["problem_key"] for i in (*range(study.per_problem - 1), GREEDY)]
     return len(wanted) - len(pool.missing(wanted, study.budget))

@@ -293,6 +293,11 @@ class Writer:
                     self._leave()
 
 
+def pool_name(key: bytes) -> str:
+    """Name of a pool's folder: the hash of its key.json."""
+    return hashlib.sha256(key).hexdigest()[:20]
+
+
 class Pool:
     """One pool of chains in a folder named by the hash of its key.
 
@@ -303,15 +308,17 @@ class Pool:
 
     def __init__(self, store: Path, key: dict[str, Any]) -> None:
         text = json.dumps(key, sort_keys=True, indent=1)
-        self.folder = store / hashlib.sha256(text.encode()).hexdigest()[:20]
+        self.folder = store / pool_name(text.encode())
         self._index = _Index()
         self._known: dict[int, _Log] = {}
         with explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            if not (self.folder / "key.json").exists():
+            # Named by the key's hash, the folder tells what the key must be: a damaged one is written anew.
+            noted = self.folder / "key.json"
+            if not noted.exists() or noted.read_bytes() != text.encode():
                 temporary = self.folder / f".key.json.{uuid.uuid4().hex}"
                 temporary.write_text(text, encoding="utf-8")
-                os.replace(temporary, self.folder / "key.json")
+                os.replace(temporary, noted)
 
     @contextmanager
     def writing(self, timeout_s: float = -1, waiting: Callable[[], None] | None = None) -> Iterator[Writer]:

@@ -98,7 +98,13 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 def _from_hub(dataset: dict[str, Any]) -> list[dict[str, Any]]:
     import datasets
 
-    rows = datasets.load_dataset(dataset["repo"], dataset["subset"], split=dataset["split"], revision=dataset["revision"])
+    repo, revision = dataset["repo"], dataset["revision"]
+    try:
+        rows = datasets.load_dataset(repo, dataset["subset"], split=dataset["split"], revision=revision)
+    except (OSError, ValueError) as error:  # no network, no such data set, subset or split
+        why = f"neither in the hub's cache nor to be had ({' '.join(str(error).split())[:150]})"
+        remedy = f"check the network, subset and split, or `hf download {repo} --repo-type dataset --revision {revision}`"
+        raise InputError(f"dataset.repo {repo} at {revision}: {why}; {remedy}") from None
     return [{"problem_id": str(i), "question": r["question"], "answer": r["answer"]} for i, r in enumerate(rows)]
 
 

@@ -72,6 +72,15 @@ def _without_docstrings(tree: ast.AST) -> ast.AST:
     return tree
 
 
+@functools.cache
+def _read(source: str) -> tuple[frozenset[str], str]:
+    """Modules that a source imports, and its code as text, docstrings left out: read once, for many hashes stand on the same modules."""
+    tree = ast.parse(source)
+    imports = _Imports()
+    imports.visit(tree)
+    return frozenset(imports.found), ast.dump(_without_docstrings(tree))
+
+
 def import_closure(*modules: str) -> dict[str, Path]:
     """Library modules that these stand on, themselves included, with their files; by static reading."""
     todo = [f"flopstat.{m}" for m in modules]
@@ -82,9 +91,8 @@ def import_closure(*modules: str) -> dict[str, Path]:
         if path is None or module in out:
             continue
         out[module] = path
-        imports = _Imports()
-        imports.visit(ast.parse(path.read_text(encoding="utf-8")))
-        todo += [m for m in imports.found if m.startswith("flopstat.")]
+        imports, _ = _read(path.read_text(encoding="utf-8"))
+        todo += [m for m in imports if m.startswith("flopstat.")]
         if module.count(".") > 1:  # the package's __init__ runs as well
             todo.append(module.rpartition(".")[0])
     return out
@@ -95,8 +103,8 @@ def code_hash(*modules: str) -> str:
     """Hash of the code that modules stand on: comments, formatting and docstrings do not count."""
     total = hashlib.sha256()
     for module, path in sorted(import_closure(*modules).items()):
-        tree = _without_docstrings(ast.parse(path.read_text(encoding="utf-8")))
-        total.update(f"{module}\0{ast.dump(tree)}\0".encode())
+        _, code = _read(path.read_text(encoding="utf-8"))
+        total.update(f"{module}\0{code}\0".encode())
     return total.hexdigest()[:16]
 
 

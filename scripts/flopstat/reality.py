@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from flopstat.errors import InputError
 from flopstat.pilot import Pilot
-from flopstat.tables import PLANNED
+from flopstat.stored import read_json
+from flopstat.tables import PLANNED, read_view
 
 TOTAL = "total"
 RECORDED = ("new_tokens", "job_seconds", "peak_memory_bytes")  # in a shard's summary
@@ -57,11 +56,12 @@ def read_jobs(paths_to_summaries: list[Path]) -> dict[str, float]:
     """
     jobs = []
     for path in paths_to_summaries:
+        summary = read_json(path, "summary of a sampling job")
         try:
-            job = json.loads(path.read_text(encoding="utf-8"))["recorded"]
+            job = summary["recorded"]
             if not all(type(job[key]) in (int, float) and 0 <= job[key] < math.inf for key in RECORDED):
                 raise ValueError("a number that is none")
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError):
             raise InputError(f"{path}: no summary of a sampling job; run the study again (`make run`)") from None
         jobs.append(job)
     *sums, peak = RECORDED
@@ -72,7 +72,7 @@ def read_run(paths_to_views: list[Path], paths_to_summaries: list[Path], path_to
     """What an arm's shards hold and took; a rerun that drew nothing still has what earlier jobs noted."""
     tokens = 0
     for path in paths_to_views:
-        view = pq.read_table(path, columns=["n_tokens"]).column("n_tokens").to_numpy()
+        view = read_view(path, ["n_tokens"]).column("n_tokens").to_numpy()
         tokens += int(np.minimum(view, budget).sum())
     jobs = read_jobs(paths_to_summaries)
     pilot = Pilot.read(path_to_pilot)

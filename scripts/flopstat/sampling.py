@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
 import sys
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from flopstat import tables
+from flopstat import stored, tables
 from flopstat.engine import GREEDY, SAMPLER_VERSION, Engine, Request
 from flopstat.errors import InputError
 from flopstat.forcing import Plan, answer_key, cuts, verify_budgets
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 ACTIVATION_PROMPTS = 32  # prompts of the calibration split that static activation scales are taken from
 VIEW_PROBLEMS = 64  # problems held in memory while a view is written
 JOBS = "jobs.jsonl"  # beside the logs of a pool: what each job that drew into it took
+JOB_KEYS = ("new_tokens", "seconds", "prefill_seconds", "model_seconds", "batch_rows", "peak_memory_bytes", "problems", "job_seconds")
 
 
 def library_versions(precision: str = "fp32") -> dict[str, str]:
@@ -248,22 +249,29 @@ def record_job(arm: Arm, problems: pd.DataFrame, account: dict[str, Any]) -> dic
     name = digest(sorted(problems["problem_key"]))
     pools = [arm.pool, *([arm.answers] if arm.answers is not None else [])]
     if "seconds" in account:
-        wanted = ("new_tokens", "seconds", "prefill_seconds", "model_seconds", "batch_rows", "peak_memory_bytes")
-        line = {key: account[key] for key in wanted}
+        line = {key: account[key] for key in JOB_KEYS[:-2]}
         line |= {"problems": name, "job_seconds": job_seconds()}
         folder = pools[0 if account["chains_drawn"] else -1].folder
         with explained(folder), (folder / JOBS).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+            stream.write(json.dumps(line | {"crc": _crc(line)}) + "\n")
     own = [job for pool in pools for job in _jobs(pool.folder / JOBS) if job["problems"] == name]
     total: dict[str, float] = {key: sum(job[key] for job in own) for key in ("new_tokens", "seconds", "job_seconds")}
     return {"jobs": len(own)} | total | {"peak_memory_bytes": max((job["peak_memory_bytes"] for job in own), default=0)}
 
 
 def _jobs(path: Path) -> Iterator[dict[str, Any]]:
-    """The jobs noted beside a pool; a line that a kill broke off is left out."""
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        with suppress(ValueError):
-            yield json.loads(line)
+    """The jobs noted beside a pool; a line that a kill broke off, or whose bytes changed, is left out."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        with suppress(ValueError, AttributeError):
+            job = json.loads(line)
+            # Lines of older versions have no checksum; one whose name was damaged leaves a key that is none of a job's.
+            crc = job.pop("crc", None)
+            if crc == _crc(job) or (crc is None and job.keys() == {*JOB_KEYS}):
+                yield job
+
+
+def _crc(job: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(job, sort_keys=True).encode())
 
 
 def job_seconds() -> float:
@@ -362,7 +370,8 @@ def write_view(arm: Arm, problems: pd.DataFrame, path: Path) -> None:
             writer.write_table(rows)
     if n_chains != len(problems) * (plan.samples + 1):
         raise AssertionError(f"{path}: {n_chains} chains for {len(problems)} problems × {plan.samples + 1}")
-    os.replace(temporary, path)
+    with explained(path.parent):
+        stored.place(temporary, path)
 
 
 def _answers_of(arm: Arm, chains: pa.Table) -> list[pa.Table]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from flopstat import tables
 from flopstat.costs import COST_NAMES, headline_cost
 from flopstat.errors import InputError
 from flopstat.findings import findings
+from flopstat.stored import read_json
 
 BUDGETS = 5
 
@@ -56,7 +56,7 @@ def summarize(study: Path) -> str:
         raise InputError(f"{study}: no arm has a cost, so there is no budget to choose for; see configurations.csv")
     edge = edge[edge["cost"] == cost].sort_values("value")
     n = int(configurations.loc[configurations["split"] == "study", "n_problems"].iloc[0])
-    confidence = json.loads((study / "run.json").read_text(encoding="utf-8"))["config"]["statistics"]["confidence"]
+    confidence = read_json(study / "run.json", "record of a run")["config"]["statistics"]["confidence"]
     name = configurations["study"].iloc[0]
     out = [
         f"{name}: best cell for a budget ({n} study problems, {confidence:.0%} intervals over problems like these)",

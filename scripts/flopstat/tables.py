@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
+from flopstat import stored
 from flopstat.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Dtype = Literal["str", "int", "float", "bool"]
 
@@ -769,21 +772,45 @@ def write(table: pd.DataFrame, name: str, path: Path) -> None:
         checked.to_parquet(temporary, index=False)
     else:
         checked.to_csv(temporary, index=False, float_format="%.10g", lineterminator="\n")
-    os.replace(temporary, path)
+    stored.place(temporary, path)
 
 
 def read(name: str, path: Path) -> pd.DataFrame:
-    """Read and validate a table."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    if path.suffix == ".parquet":
-        try:
-            table = pd.read_parquet(path)
-        except ValueError as error:  # pyarrow's ArrowInvalid
-            raise InputError(f"{path}: not a parquet file ({error}); delete it and run again") from None
-        return validate(table, name)
+    """Read and validate a table.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, or no table.
+    pandera.errors.SchemaError, pandera.errors.SchemaErrors
+        As `validate` raises them.
+    """
+    stored.check(path)
     strings = {k: "string" for k, c in TABLES[name].items() if c.dtype == "str"}
-    return validate(pd.read_csv(path, dtype=strings, keep_default_na=False, na_values=[""]), name)
+    try:
+        if path.suffix == ".parquet":
+            return validate(pd.read_parquet(path), name)
+        return validate(pd.read_csv(path, dtype=strings, keep_default_na=False, na_values=[""]), name)
+    except (ValueError, OSError) as error:  # pyarrow's ArrowInvalid and damaged pages; pandas' parser, and bytes that are no text
+        kind = "parquet" if path.suffix == ".parquet" else "CSV"
+        raise InputError(f"{path}: not a {kind} file ({' '.join(str(error).split())[:200]}); delete it and run again") from None
+
+
+def read_view(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Chains of a shard, a view of a pool with its arrays per token, not validated column by column.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, or no parquet file.
+    """
+    import pyarrow.parquet as pq
+
+    stored.check(path, "view of samples")
+    try:
+        return pq.read_table(path, columns=columns)
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: not a parquet file ({' '.join(str(error).split())[:200]}); delete it and run again") from None
 
 
 def documentation() -> str:

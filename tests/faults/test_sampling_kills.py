@@ -195,7 +195,8 @@ def finished(study, work, history):
     assert summary["answers_asked"] == asked[1], history
     assert summary.get("batch_rows", 0) <= ROWS, history
     assert study.stored(work) == asked, history
-    assert sorted(p.name for p in work.iterdir()) == ["pools", "summary.json", "view.parquet"], history
+    assert sorted(p.name for p in work.iterdir() if not p.name.startswith(".")) == ["pools", "summary.json", "view.parquet"], history
+    assert not (work / ".view.parquet.tmp").exists(), history
     return pq.read_table(work / "view.parquet")
 
 

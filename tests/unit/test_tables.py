@@ -48,7 +48,7 @@ def test_a_broken_table_is_refused_and_the_old_file_stays(tmp_path, broken):
     with pytest.raises((SchemaError, SchemaErrors)):
         write(broken, "laws", path)
     assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["laws.csv"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".laws.csv.sha256", "laws.csv"]
 
 
 def test_a_share_outside_zero_and_one_is_refused(study):

@@ -53,7 +53,7 @@ rule record_run:
         "../../envs/models.yaml"
     params:
         config=config,
-        code=code_hash("provenance"),
+        code=code_hash("provenance", "stored"),
     message:
         "Recording the run"
     script:
