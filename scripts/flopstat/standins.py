@@ -100,11 +100,11 @@ def save_standin(folder: Path, shape: dict[str, Any], tokenizer: PreTrainedToken
     model.to(getattr(torch, dtype))
     n_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
     model.save_pretrained(folder, max_shard_size=n_bytes if shape["tie_word_embeddings"] else -(-n_bytes // SHARDS))
-    own = {"bos_token_id": end, "eos_token_id": stop, "torch_dtype": dtype, "use_cache": True, "hidden_act": "silu"}
+    own: dict[str, Any] = {"bos_token_id": end, "eos_token_id": stop, "torch_dtype": dtype, "use_cache": True, "hidden_act": "silu"}
     own |= {"rms_norm_eps": 1e-6, "rope_theta": 1e6, "initializer_range": 0.02, "attention_dropout": 0.0}
     own |= {"sliding_window": shape["max_position_embeddings"], "max_window_layers": LAYERS}
     _write(folder / "config.json", shape | own)
-    generation = {"bos_token_id": end, "pad_token_id": end, "eos_token_id": [stop, end], "do_sample": True}
+    generation: dict[str, Any] = {"bos_token_id": end, "pad_token_id": end, "eos_token_id": [stop, end], "do_sample": True}
     generation |= {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "repetition_penalty": 1.05}
     _write(folder / "generation_config.json", generation)
     tokenizer.save_pretrained(folder, save_jinja_files=False)
