@@ -76,7 +76,7 @@ validate: setup ## generate chosen cells one by one and compare them with the po
 simulate: setup ## coverage of the intervals over simulated studies (a quarter of an hour); writes tests/golden/*coverage.csv
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/simulate_coverage.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/simulate_study_laws.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/simulate_laws.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/simulate_laws.py --jobs 2
 
 bench: setup ## speed of estimators, pools, law fits and sampling (three quarters of an hour)
 	$(BIN)/python benchmarks/bench_estimators.py --large

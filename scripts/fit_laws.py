@@ -61,6 +61,7 @@ if __name__ == "__main__":
             "surface": Path(snakemake.output.surface),
             "surface_gradients": Path(snakemake.output.surface_gradients),
             "exponents": Path(snakemake.output.exponents),
+            "law_sensitivity": Path(snakemake.output.law_sensitivity),
         },
         path_to_details=Path(snakemake.output.details),
     )

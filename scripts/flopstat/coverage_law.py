@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from flopstat.lawbook.objectives import Name
 from flopstat.laws import Parameter
 from flopstat.problem_fits import ProblemFit, fit_curve
 from flopstat.study_pools import StudyPools, interval, missing
@@ -31,6 +32,7 @@ class CoverageFit:
     unseen: NDArray[np.int64]
     fits: dict[str, ProblemFit]
     rows: list[Parameter]
+    held: list[str]  # laws that hold at the unseen k
 
 
 def _spread(low: int, high: int, points: int) -> NDArray[np.int64]:
@@ -59,7 +61,9 @@ def _rmse(error: Floats, boot: Floats, confidence: float) -> tuple[float, float,
     return value, min(float(np.sqrt(low)), value), max(float(np.sqrt(high)), value), boots
 
 
-def fit_coverage(pools: StudyPools, judges: StudyPools | None, arm: str, t: int, seed: int) -> CoverageFit | Parameter:
+def fit_coverage(
+    pools: StudyPools, judges: StudyPools | None, arm: str, t: int, seed: int, objective: Name = "mse"
+) -> CoverageFit | Parameter:
     """The three laws of pass@k of one (arm, T).
 
     - coverage: exp(a k^b) (Brown et al. 2024)
@@ -74,6 +78,7 @@ def fit_coverage(pools: StudyPools, judges: StudyPools | None, arm: str, t: int,
     Parameters
     ----------
     pools, judges : calibration and study pools
+    objective : least squares, but for the table of sensitivities
 
     Leaves out: that k <= K/2 and k > K/2 are of the same samples: unseen is k, not the problem.
     """
@@ -86,7 +91,7 @@ def fit_coverage(pools: StudyPools, judges: StudyPools | None, arm: str, t: int,
     measured, replicates = everything[:, unseen - 1], pools.w @ everything[:, unseen - 1]
     fits, rows, squares, held = {}, [], {}, []
     for law, name in FORMS.items():
-        fit = fit_curve(law, {name: seen.astype(float)}, everything[:, seen - 1], pools.w, seed)
+        fit = fit_curve(law, {name: seen.astype(float)}, everything[:, seen - 1], pools.w, seed, objective)
         if isinstance(fit, str):
             rows.append(missing(law, "rmse_unseen_k", fit))
             continue
@@ -105,7 +110,7 @@ def fit_coverage(pools: StudyPools, judges: StudyPools | None, arm: str, t: int,
             study = _rmse(value - other.mean(axis=0), boot - judges.w @ other, pools.confidence)
             rows.append(Parameter(law, "rmse_study", *study[:3], fit.certificate.certified, "the same law on the study problems"))
     rows.append(_best(squares, held, pools.confidence))
-    return CoverageFit(everything.mean(axis=0), seen, unseen, fits, rows)
+    return CoverageFit(everything.mean(axis=0), seen, unseen, fits, rows, held)
 
 
 def _best(squares: dict[str, Floats], held: list[str], confidence: float) -> Parameter:

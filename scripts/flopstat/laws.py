@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,9 @@ Floats = NDArray[np.float64]
 
 COLLAPSED_PER_DOUBLING = 0.005  # half a point of accuracy
 SHRINKAGE = 0.1
+
+Link = Literal["logit", "share", "log"]
+LINKS: dict[Link, Callable[[Floats], Floats]] = {"logit": logit, "share": np.asarray, "log": np.log}
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,57 @@ def kappa_projection(curve: Floats, w: Floats) -> Floats:
     return np.asarray(inverse_x / (x @ inverse_x))
 
 
+@dataclass(frozen=True)
+class KappaFit:
+    """κ of one curve with its limits, and the two conclusions that are drawn from it."""
+
+    estimate: float
+    low: float
+    high: float
+    lack_of_fit: float  # p
+    gradient: float
+
+    @property
+    def gain(self) -> str:
+        return told_gain(self.low, self.high)
+
+    @property
+    def law(self) -> str:
+        return f"log law {'rejected' if self.lack_of_fit < 0.05 else 'not rejected'}"
+
+
+def told_gain(low: float, high: float) -> str:
+    """What the limits of a gain per unit of ln P say of votes."""
+    if high * np.log(2) < COLLAPSED_PER_DOUBLING:
+        return "collapsed: below half a point per doubling"
+    return "votes gain" if low > 0 else "votes lose" if high < 0 else "not separable from zero"
+
+
+def kappa_of(curve: Floats, w: Floats, confidence: float, first: int = 3, generalised: bool = True) -> KappaFit | None:
+    """κ over P = first..K as `fit_kappa` does, or by ordinary least squares; None where no vote changes any answer."""
+    k = curve.shape[1]
+    x = np.log(np.arange(first, k + 1))
+    gain = curve[:, first - 1 :] - curve[:, :1]
+    y = gain.mean(axis=0)
+    boot = w @ gain
+    covariance = _shrunk_covariance(boot)
+    if covariance is None:
+        return None
+    pull = np.linalg.solve(covariance, x) if generalised else x
+    projector = pull / (x @ pull)
+    kappa = float(projector @ y)
+    replicates = boot @ projector
+    tail = (1 - confidence) / 2
+    low, high = (float(q) for q in np.quantile(replicates, [tail, 1 - tail]))
+    residual = y - kappa * x
+    centred = (boot - replicates[:, None] * x) - residual
+    q = float(residual @ np.linalg.solve(covariance, residual))
+    q_boot = np.einsum("rp,rp->r", centred, np.linalg.solve(covariance, centred.T).T)
+    p_value = (1 + int((q_boot >= q).sum())) / (1 + len(q_boot))
+    gradient = abs(float(pull @ residual)) / max(float(abs(pull) @ abs(y)), 1e-300)
+    return KappaFit(kappa, low, high, p_value, gradient)
+
+
 def fit_kappa(curve: Floats, w: Floats, confidence: float) -> Parameter:
     """κ of A(P) - A(1) = κ ln P, through the origin, over P = 3..K.
 
@@ -90,40 +145,14 @@ def fit_kappa(curve: Floats, w: Floats, confidence: float) -> Parameter:
     ValueError
         If K is below 4: there is no curve to fit.
     """
-    k = curve.shape[1]
-    if k < 4:
-        raise ValueError(f"a pool of {k} samples: κ needs at least 4")
-    x = np.log(np.arange(3, k + 1))
-    gain = curve[:, 2:] - curve[:, :1]
-    y = gain.mean(axis=0)
-    boot = w @ gain
-    covariance = _shrunk_covariance(boot)
-    if covariance is None:
-        return Parameter(
-            "kappa-log-p", "kappa", float("nan"), float("nan"), float("nan"), False, "not identified: no vote changes any answer"
-        )
-    inverse_x = np.linalg.solve(covariance, x)
-    projector = inverse_x / (x @ inverse_x)
-    kappa = float(projector @ y)
-    replicates = boot @ projector
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(replicates, [tail, 1 - tail])
-    residual = y - kappa * x
-    centred = (boot - replicates[:, None] * x) - residual
-    q = float(residual @ np.linalg.solve(covariance, residual))
-    q_boot = np.einsum("rp,rp->r", centred, np.linalg.solve(covariance, centred.T).T)
-    p_value = (1 + int((q_boot >= q).sum())) / (1 + len(q_boot))
-    if high * np.log(2) < COLLAPSED_PER_DOUBLING:
-        verdict = "collapsed: below half a point per doubling"
-    elif low > 0:
-        verdict = "votes gain"
-    elif high < 0:
-        verdict = "votes lose"
-    else:
-        verdict = "not separable from zero"
-    verdict += f"; log law {'rejected' if p_value < 0.05 else 'not rejected'} (lack of fit p = {p_value:.3g})"
-    gradient = abs(float(inverse_x @ residual)) / max(float(abs(inverse_x) @ abs(y)), 1e-300)
-    return Parameter("kappa-log-p", "kappa", kappa, float(low), float(high), gradient < 1e-8, verdict)
+    if curve.shape[1] < 4:
+        raise ValueError(f"a pool of {curve.shape[1]} samples: κ needs at least 4")
+    names = ("kappa-log-p", "kappa")
+    found = kappa_of(curve, w, confidence)
+    if found is None:
+        return Parameter(*names, np.nan, np.nan, np.nan, False, "not identified: no vote changes any answer")
+    verdict = f"{found.gain}; {found.law} (lack of fit p = {found.lack_of_fit:.3g})"
+    return Parameter(*names, found.estimate, found.low, found.high, found.gradient < 1e-8, verdict)
 
 
 def invert_reference(target: Floats, log_n: Floats, reference: Floats) -> Floats:
@@ -133,7 +162,7 @@ def invert_reference(target: Floats, log_n: Floats, reference: Floats) -> Floats
     ----------
     target : (replicates,)
     log_n : (sizes,) rising
-    reference : (replicates, sizes) logits
+    reference : (replicates, sizes) logits, or accuracies under another rising function
     """
     out = np.full(len(target), np.nan)
     rising = (np.diff(reference, axis=1) > 0).all(axis=1)
@@ -147,7 +176,9 @@ def invert_reference(target: Floats, log_n: Floats, reference: Floats) -> Floats
     return out
 
 
-def fit_alpha(quantized: Floats, n_params: int, references: list[tuple[int, Floats]], w: Floats, confidence: float) -> Parameter:
+def fit_alpha(
+    quantized: Floats, n_params: int, references: list[tuple[int, Floats]], w: Floats, confidence: float, link: Link = "logit"
+) -> Parameter:
     """α of A_ref(α N) = A_q(N): the size of the reference model that is as accurate, over the model's own.
 
     logit A of the reference arms is taken as piecewise linear in ln N; outside their range α is not identified and bounded on one side. The
@@ -160,6 +191,8 @@ def fit_alpha(quantized: Floats, n_params: int, references: list[tuple[int, Floa
     references : list of (N, (problems,))
         The reference arms, any order.
     w : (replicates, problems)
+    link
+        Function of accuracy that is piecewise linear in ln N; all but logit are for the table of sensitivities.
     """
     parameter = ("alpha-q", "alpha")
     if len(references) < 2:
@@ -169,8 +202,8 @@ def fit_alpha(quantized: Floats, n_params: int, references: list[tuple[int, Floa
     values = np.column_stack([quantized, *(v for _, v in ordered)])
     stacked = np.vstack([values.mean(axis=0), w @ values])
     edge = 0.5 / len(quantized)
-    logits = logit(np.clip(stacked, edge, 1 - edge))
-    solved = invert_reference(logits[:, 0], log_n, logits[:, 1:]) - np.log(float(n_params))
+    linked = LINKS[link](np.clip(stacked, edge, 1 - edge))
+    solved = invert_reference(linked[:, 0], log_n, linked[:, 1:]) - np.log(float(n_params))
     estimate, boot = solved[0], solved[1:]
     usable = boot[~np.isnan(boot)]
     basis = f"a line through {len(ordered)} sizes"

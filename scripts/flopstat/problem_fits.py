@@ -14,6 +14,7 @@ from flopstat.lawbook.catalogue import Law
 from flopstat.lawbook.certificate import Certificate, certify
 from flopstat.lawbook.compiled import untransform
 from flopstat.lawbook.fitting import EXACT, Settings, constant_loss, optimum
+from flopstat.lawbook.objectives import Name
 from flopstat.lawbook.observations import Observations
 from flopstat.lawbook.optimiser import minimise
 from flopstat.laws import Parameter
@@ -21,10 +22,12 @@ from flopstat.study_pools import interval
 
 Floats = NDArray[np.float64]
 
+SMALLEST = 1e-6  # accuracy
+
 
 @dataclass(frozen=True)
 class ProblemFit:
-    """A law's least-squares fit to a curve of accuracies, with its refits."""
+    """A law's fit to a curve of accuracies, with its refits."""
 
     law: Law
     values: dict[str, float]
@@ -50,24 +53,28 @@ class ProblemFit:
         return rows
 
 
-def fit_curve(law: str, variables: Mapping[str, Floats], values: Floats, w: Floats, seed: int) -> ProblemFit | str:
-    """Least squares of a catalogue law on the means over problems of `values`, refitted in each replicate; or why it can't be fitted.
+def fit_curve(law: str, variables: Mapping[str, Floats], values: Floats, w: Floats, seed: int, objective: Name = "mse") -> ProblemFit | str:
+    """A catalogue law on the means over problems of `values`, refitted in each replicate; or why it can't be fitted.
 
     Parameters
     ----------
     variables : the law's variables, (points,) each
     values : (problems, points)
     w : (replicates, problems)
+    objective : least squares of the means, but for the table of sensitivities
     """
     found = catalogue.find(law)
     y = values.mean(axis=0)
-    data = Observations({name: np.asarray(x, dtype=float) for name, x in variables.items()}, y)
+    trials = np.full(len(y), float(len(values)))
+    data = Observations({name: np.asarray(x, dtype=float) for name, x in variables.items()}, y, trials)
     try:
-        problem, minima, theta = optimum(found, data, {}, Settings(objective="mse", seed=seed))
+        problem, minima, theta = optimum(found, data, {}, Settings(objective=objective, seed=seed))
     except InputError as error:
         return str(error)
     certificate = certify(problem, minima, theta, EXACT * constant_loss(problem))
     boot = w @ values
+    if objective != "mse":
+        boot = np.clip(boot, SMALLEST, 1.0)  # widened weights can leave [0, 1] by a hair, where logarithms and likelihoods end
     refits = minimise(replace(problem, y=problem.objective.response(boot)), np.tile(theta, (len(boot), 1)), near=True)
     scales = [p.scale for p in found.parameters]
     natural = untransform(theta, scales)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flopstat import alpha_law, interactions, surface, surface_gradients, training_laws, votes_law, weight_bits
+from flopstat import alpha_law, interactions, law_sensitivity, surface, surface_gradients, training_laws, votes_law, weight_bits
 from flopstat.coverage_law import CoverageFit, fit_coverage
 from flopstat.errors import InputError
 from flopstat.lawbook import catalogue
@@ -63,6 +63,8 @@ def fit_laws(
     pools, judges = (study_pools(grades, cards, references, bits, problems, config, split) for split in ("calibration", "study"))
     rows: Rows = fit_study_laws(grades, cards, references, problems, config)
     out = {name: pd.DataFrame(columns=list(TABLES[name])) for name in OPTIONAL}
+    covered: dict[tuple[str, int], CoverageFit] = {}
+    fitted: surface.Surface | None = None
     if pools is not None:
         kappa = {(r["arm"], r["T"]): r["estimate"] for r in rows if r["parameter"] == "kappa"}
         out["vote_gains"] = votes_law.vote_gains(pools, kappa)
@@ -70,20 +72,20 @@ def fit_laws(
         rows += _votes(pools)
         rows += [*_of_alpha(pools), *(law_row(arm, None, p) for arm, p in interactions.fit_interactions(pools)), *_of_bits(pools, config)]
         out["weight_bits"] = weight_bits.weight_bits_table(pools, pools.largest)
-        coverage_rows, out["coverage"] = _coverage(pools, judges, config["seed"])
-        rows += [*coverage_rows, *_of_budgets(pools, config["seed"])]
-        data = surface.surface_data(per_problem, pools.arms, config)
-        if isinstance(data, str):
-            rows.append(law_row(ALL_ARMS, None, missing(surface.LAW, "best_type", data)))
-        else:
-            fitted = surface.fit_all(data, config["seed"])
-            rows += [law_row(ALL_ARMS, None, p) for p in [*surface.judge(fitted), *surface.parameters(fitted)]]
+        coverage_rows, covered = _coverage(pools, judges, config["seed"])
+        out["coverage"] = _curves(pools, covered)
+        surface_rows, fitted = _surface(pools, per_problem, config)
+        rows += [*coverage_rows, *_of_budgets(pools, config["seed"]), *surface_rows]
+        if fitted is not None:
             out["surface"], out["surface_gradients"] = surface.table(fitted), surface_gradients.gradients(fitted)
     joint: dict[str, Fit] = {}
-    if points := list(training_logs):
-        found, joint = training_laws.fit_training(training_laws.branches(points), config)
+    branches: pd.DataFrame | None = None
+    if logs := list(training_logs):
+        branches = training_laws.branches(logs)
+        found, joint = training_laws.fit_training(branches, config)
         rows += [law_row(what, None, p) for what, p in found]
     out["laws"] = pd.DataFrame(rows, columns=list(TABLES["laws"])).astype({"T": "Int64"})
+    out["law_sensitivity"] = law_sensitivity.table(pools, covered, fitted, branches, config)
     out["exponents"] = training_laws.exponents(out["laws"], None if pools is None else pools.largest)
     return StudyLaws(out, _details(out["laws"], {law: json.loads(fit.to_json()) for law, fit in joint.items()}))
 
@@ -118,10 +120,10 @@ def _of_bits(pools: StudyPools, config: dict[str, Any]) -> Rows:
     return [law_row(ALL_ARMS, t, p) for p in found]
 
 
-def _coverage(pools: StudyPools, judges: StudyPools | None, seed: int) -> tuple[Rows, pd.DataFrame]:
-    """Laws of every arm at the largest T it has, and their curves for the figure."""
+def _coverage(pools: StudyPools, judges: StudyPools | None, seed: int) -> tuple[Rows, dict[tuple[str, int], CoverageFit]]:
+    """Laws of every arm at the largest T it has."""
     rows: Rows = []
-    curves = [pd.DataFrame(columns=CURVES)]
+    fits = {}
     for arm in pools.arms:
         t = max((t for name, t in pools.pools if name == arm), default=0)
         if not t or pools.pools[arm, t].size < 2:
@@ -131,23 +133,36 @@ def _coverage(pools: StudyPools, judges: StudyPools | None, seed: int) -> tuple[
             rows.append(law_row(arm, t, found))
         else:
             rows += [law_row(arm, t, p) for p in found.rows]
-            curves.append(_curves(pools, arm, t, found))
-    known = [c for c in curves if not c.empty]
-    return rows, pd.concat(known, ignore_index=True) if known else curves[0]
+            fits[arm, t] = found
+    return rows, fits
 
 
-def _curves(pools: StudyPools, arm: str, t: int, found: CoverageFit) -> pd.DataFrame:
+def _curves(pools: StudyPools, fits: dict[tuple[str, int], CoverageFit]) -> pd.DataFrame:
+    """Measured and fitted pass@k of every arm for the figure."""
+    parts = [part for (arm, t), found in fits.items() for part in _curves_of(pools, arm, t, found)]
+    return pd.concat(parts, ignore_index=True)[CURVES] if parts else pd.DataFrame(columns=CURVES)
+
+
+def _curves_of(pools: StudyPools, arm: str, t: int, found: CoverageFit) -> list[pd.DataFrame]:
     values = pools.coverage(arm, t)
     k = np.arange(1, values.shape[1] + 1)
     tail = (1 - pools.confidence) / 2
     low, high = np.clip(np.quantile(pools.w @ values, [tail, 1 - tail], axis=0), 0, 1)  # widened weights can leave [0, 1] by a hair
     base = {"arm": arm, "T": t, "k": k, "measured": found.curve, "low": low, "high": high}
     seen = k <= found.seen[-1]
-    parts = [
+    return [
         pd.DataFrame(base | {"law": law, "fitted": np.clip(fit.predict({fit.law.variable_names[0]: k})[0], 0, 1), "seen": seen})
         for law, fit in found.fits.items()
     ]
-    return pd.concat(parts, ignore_index=True)[CURVES]
+
+
+def _surface(pools: StudyPools, per_problem: pd.DataFrame, config: dict[str, Any]) -> tuple[Rows, surface.Surface | None]:
+    """All types on the cells of all arms, or a row that says why not."""
+    data = surface.surface_data(per_problem, pools.arms, config)
+    if isinstance(data, str):
+        return [law_row(ALL_ARMS, None, missing(surface.LAW, "best_type", data))], None
+    fitted = surface.fit_all(data, config["seed"])
+    return [law_row(ALL_ARMS, None, p) for p in [*surface.judge(fitted), *surface.parameters(fitted)]], fitted
 
 
 def _of_budgets(pools: StudyPools, seed: int) -> Rows:

@@ -38,6 +38,18 @@ def _lead(row: pd.Series) -> str:
     return text + (f"; {' or '.join(more)} would resolve it" if more else "")
 
 
+def _fragile(table: pd.DataFrame) -> str:
+    """How many conclusions of laws flip, by law and parameter; empty if none does."""
+    groups = table.drop_duplicates(["law", "arm", "T", "parameter"])
+    flipped = groups[groups["fragile"]]
+    if flipped.empty:
+        return ""
+    counts = (flipped["law"] + " " + flipped["parameter"]).value_counts(sort=False)
+    told = ", ".join(f"{name} {count}" for name, count in counts.items())
+    found = f"{len(flipped)} of {len(groups)} conclusions of laws flip with the choices of the fit"
+    return f"Fragile: {found} ({told}); see law_sensitivity.csv"
+
+
 def summarize(study: Path) -> str:
     """Best cells for a few budgets with intervals, the crossovers, and where the files lie.
 
@@ -79,6 +91,8 @@ def summarize(study: Path) -> str:
         out.append(f"  {row['large']}, {row['kind']}, against {row['small']}: {row['status'].replace('_', ' ')}{where}")
     found = findings(study, cost)
     out += [f"What was found ({confidence:.0%} intervals):", *(f"  {text}" for text in found)] if found else []
+    if (study / "law_sensitivity.csv").is_file() and (told := _fragile(tables.read("law_sensitivity", study / "law_sensitivity.csv"))):
+        out.append(told)
     places = {"paper": "paper/flopstat.pdf", "report": "report.html", "figure": "figures/accuracy.png", "tables": "*.csv"}
     for name, place in places.items():
         there = any(study.glob(place))

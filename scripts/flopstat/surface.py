@@ -195,7 +195,7 @@ def judge(surface: Surface) -> list[Parameter]:
     Leaves out: other calibration problems. It is the error of these fits that is judged, whose noise is part of it.
     """
     names = [*surface.fits, NEAREST, REPEATED]
-    axes = [a for a in ("N", "T", "P", "q") if any(p.design.axis == a for p in surface.held_out)]
+    axes = held_out_axes(surface)
     if not axes:
         return [missing(LAW, "heldout_rmse", "no axis has values enough to leave one out")]
     confidence = surface.data.confidence
@@ -204,8 +204,7 @@ def judge(surface: Surface) -> list[Parameter]:
         parts = {axis: found for axis in axes if (found := _squares(surface, name, axis)) is not None}
         if len(parts) < len(axes):
             continue
-        total = (float(np.mean([v for v, _ in parts.values()])), np.mean([b for _, b in parts.values()], axis=0))
-        all_axes[name] = total
+        all_axes[name] = _mean(list(parts.values()))
         for axis, found in parts.items():
             base = _squares(surface, NEAREST, axis)
             verdict = _against(found, base, confidence) if base is not None and name in surface.fits else "what the types are held against"
@@ -213,7 +212,16 @@ def judge(surface: Surface) -> list[Parameter]:
     for name, total in all_axes.items():
         verdict = _against(total, all_axes[NEAREST], confidence) if name in surface.fits else "what the types are held against"
         rows.append(_error(f"heldout_rmse.{name}", total, confidence, verdict))
-    return [*rows, _best({name: all_axes[name] for name in surface.fits if name in all_axes}, confidence)]
+    return [*rows, best_type(surface, axes)]
+
+
+def held_out_axes(surface: Surface) -> list[str]:
+    """Axes along which cells were left out."""
+    return [a for a in ("N", "T", "P", "q") if any(p.design.axis == a for p in surface.held_out)]
+
+
+def _mean(parts: list[tuple[float, Floats]]) -> tuple[float, Floats]:
+    return float(np.mean([v for v, _ in parts])), np.asarray(np.mean([b for _, b in parts], axis=0))
 
 
 def _error(parameter: str, found: tuple[float, Floats], confidence: float, verdict: str) -> Parameter:
@@ -233,10 +241,13 @@ def _against(found: tuple[float, Floats], base: tuple[float, Floats], confidence
     )
 
 
-def _best(totals: dict[str, tuple[float, Floats]], confidence: float) -> Parameter:
-    """Which type has the least held-out error, and by how many points² the next one has more."""
+def best_type(surface: Surface, axes: list[str]) -> Parameter:
+    """Which type has the least held-out error over these axes, and by how many points² the next one has more."""
+    squares = {name: [_squares(surface, name, axis) for axis in axes] for name in surface.fits}
+    totals = {name: _mean(known) for name, parts in squares.items() if len(known := [p for p in parts if p is not None]) == len(axes)}
     if len(totals) < 2:
         return missing(LAW, "best_type", "fewer than two types could be fitted")
+    confidence = surface.data.confidence
     order = sorted(totals, key=lambda name: totals[name][0])
     best = order[0]
     rivals = [name for name in order[1:] if interval(totals[name][1] - totals[best][1], confidence)[0] <= 0]

@@ -450,6 +450,18 @@ TABLES: dict[str, dict[str, Column]] = {
         "certified": Column("bool", "", "the fit passed its own checks"),
         "source": Column("str", "", "what it was fitted to, and which response over which axis"),
     },
+    "law_sensitivity": {
+        "law": Column("str", "", "id in the catalogue"),
+        "arm": Column("str", "", "model@precision; all, or for training laws ladder or a model"),
+        "T": _count("tokens", "budget the law is fitted at; missing for laws over all budgets and of training", True),
+        "parameter": Column("str", "", "what the conclusion is about: a parameter, a comparison or an error as in laws.csv, lack_of_fit_p"),
+        "variant": Column("str", "", "how it was fitted or judged; one variant of each is the one in laws.csv"),
+        "estimate": Column("float", "", "value; missing if not identified", True),
+        "low": Column("float", "", "lower limit", True),
+        "high": Column("float", "", "upper limit", True),
+        "conclusion": Column("str", "", "what this variant says in words"),
+        "fragile": Column("bool", "", "the variants of this law, arm, T and parameter do not all conclude the same"),
+    },
     "validation": _STUDY
     | {key: column for key, column in _CELL_KEYS.items() if key != "bits_effective"}
     | {

@@ -18,6 +18,7 @@ from flopstat.laws import Parameter
 LAWS = ("hoffmann", "kaplan-nd")
 BY_MODEL = "kaplan-d"
 BY_TOKENS = "kaplan-n"
+LADDER = "ladder"  # stands for the arm in rows about all branches
 LEAST = 4  # points of a curve of two parameters
 EXPONENTS = {
     "hoffmann": ("alpha", "beta"),
@@ -62,13 +63,12 @@ def branches(logs: Iterable[Path]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=wanted)
 
 
-def _rows(fit: Fit, names: Iterable[str] | None = None) -> list[Parameter]:
+def _rows(fit: Fit) -> list[Parameter]:
     """Parameters with percentile limits of a bootstrap over branches."""
     words = "; ".join(fit.certificate.reasons) or f"{fit.n} branches, {fit.certificate.starts} starts"
     rows = []
     for name, e in fit.parameters.items():
-        if names is None or name in names:
-            rows.append(Parameter(fit.law.id, name, e.value, e.low, e.high, fit.certificate.certified, words))
+        rows.append(Parameter(fit.law.id, name, e.value, e.low, e.high, fit.certificate.certified, words))
     return rows
 
 
@@ -87,23 +87,27 @@ def fit_training(points: pd.DataFrame, config: dict[str, Any]) -> tuple[list[tup
     settings = fitting.Settings(replicates=min(statistics["replicates"], 1000), seed=config["seed"], confidence=statistics["confidence"])
     rows: list[tuple[str, Parameter]] = []
     joint = {}
-    for law in LAWS:
-        found = catalogue.find(law)
-        data = Observations(
-            {"N": points["n_params"].to_numpy(float), "D": points["tokens"].to_numpy(float)}, points["loss"].to_numpy(float)
-        )
+    for what, law, data in fits(points):
         try:
-            joint[law] = fitting.fit(found, data, settings=settings)
+            fit = fitting.fit(catalogue.find(law), data, settings=settings)
         except InputError as error:
-            rows.append(("ladder", _missing(law, str(error))))
+            rows.append((what, _missing(law, str(error))))
             continue
-        rows += [("ladder", row) for row in _rows(joint[law])]
-    for model, part in points.groupby("model", sort=False):
-        if len(part) >= LEAST:
-            data = Observations({"D": part["tokens"].to_numpy(float)}, part["loss"].to_numpy(float))
-            rows += [(str(model), row) for row in _rows(fitting.fit(catalogue.find(BY_MODEL), data, settings=settings))]
+        rows += [(what, row) for row in _rows(fit)]
+        if what == LADDER:
+            joint[law] = fit
     rows += _over_sizes(points)
     return rows, joint
+
+
+def fits(points: pd.DataFrame) -> Iterable[tuple[str, str, Observations]]:
+    """What is fitted to what: `ladder` or a model, law and data."""
+    columns = {"N": points["n_params"].to_numpy(float), "D": points["tokens"].to_numpy(float)}
+    for law in LAWS:
+        yield LADDER, law, Observations(columns, points["loss"].to_numpy(float))
+    for model, part in points.groupby("model", sort=False):
+        if len(part) >= LEAST:
+            yield str(model), BY_MODEL, Observations({"D": part["tokens"].to_numpy(float)}, part["loss"].to_numpy(float))
 
 
 def _missing(law: str, why: str) -> Parameter:
@@ -116,7 +120,7 @@ def _over_sizes(points: pd.DataFrame) -> list[tuple[str, Parameter]]:
     shared = points.groupby("rounded")["model"].nunique()
     common = shared[shared == points["model"].nunique()]
     if points["model"].nunique() < 2 or common.empty:
-        return [("ladder", _missing(BY_TOKENS, "no branch that two sizes or more have in common"))]
+        return [(LADDER, _missing(BY_TOKENS, "no branch that two sizes or more have in common"))]
     at = points[points["rounded"] == common.index.max()].sort_values("n_params")
     x, y = np.log(at["n_params"].to_numpy(float)), np.log(at["loss"].to_numpy(float))
     slope = -float(np.polyfit(x, y, 1)[0])
@@ -124,7 +128,7 @@ def _over_sizes(points: pd.DataFrame) -> list[tuple[str, Parameter]]:
     words = (
         f"a line through {len(at)} sizes at {common.index.max() / 1e6:.3g}M tokens, slopes between neighbours differ by up to {parts:.2g}"
     )
-    return [("ladder", Parameter(BY_TOKENS, "alpha", slope, np.nan, np.nan, False, f"{words}: no interval"))]
+    return [(LADDER, Parameter(BY_TOKENS, "alpha", slope, np.nan, np.nan, False, f"{words}: no interval"))]
 
 
 def exponents(rows: pd.DataFrame, largest: int | None) -> pd.DataFrame:

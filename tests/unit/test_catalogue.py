@@ -240,5 +240,8 @@ def test_the_command_lists_and_explains(capsys, monkeypatch):
     assert "arXiv:2203.15556" in told.out
     code, told = run("laws", "hoffmann", "--json")
     assert catalogue.read_law(json.loads(told.out), "json") == LAWS["hoffmann"]
+    code, told = run("laws", "sardana")
+    used = with_inference(LAWS["sardana"].example.parameters, 2.0, 1e12)
+    assert f"1e+12: N = {used.n_params:.4g} parameters, D = {used.tokens:.4g} tokens" in told.out
     code, told = run("laws", "nothing")
     assert (code, told.err.count("\n")) == (2, 1)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from flopstat import law_figures
+from flopstat.law_sensitivity import REPORTED
 from flopstat.models import LADDER
 from flopstat.study_laws import OPTIONAL, fit_laws
 from flopstat.tables import TABLES, validate
@@ -35,7 +36,7 @@ def fitted(study, study_config):
 
 
 def test_every_table_is_valid(fitted):
-    assert set(fitted.tables) == {"laws", "exponents", *OPTIONAL}
+    assert set(fitted.tables) == {"laws", "exponents", "law_sensitivity", *OPTIONAL}
     for name, table in fitted.tables.items():
         validate(table, name)
     laws = fitted.tables["laws"]
@@ -43,6 +44,16 @@ def test_every_table_is_valid(fitted):
     assert not laws.duplicated(["law", "arm", "T", "parameter"]).any()
     known = laws.dropna(subset=["estimate", "low", "high"])
     assert (known["low"] <= known["high"]).all()
+
+
+def test_reported_variants_are_those_of_the_laws(fitted):
+    keys = ["law", "arm", "T", "parameter"]
+    varied = fitted.tables["law_sensitivity"]
+    reported = varied[varied["variant"].str.endswith(REPORTED) & (varied["parameter"] != "lack_of_fit_p")]
+    both = reported.merge(fitted.tables["laws"], on=keys, how="left", validate="1:1", suffixes=("", "_reported"))
+    assert len(both) == len(varied[varied["parameter"] != "lack_of_fit_p"].drop_duplicates(keys))
+    np.testing.assert_allclose(both["estimate"], both["estimate_reported"], rtol=1e-9)
+    assert {"kappa-log-p", "alpha-q", "coverage", "hoffmann"} <= set(both["law"])
 
 
 def test_each_law_has_its_json(fitted):

@@ -2,6 +2,7 @@
 
 import re
 
+import pandas as pd
 import pytest
 
 from flopstat import provenance, tables
@@ -42,3 +43,21 @@ def test_summary_gives_cells_crossovers_and_places(folder, study):
         assert any(status.replace("_", " ") in line for line in lines)
     assert any(line.startswith("paper:") and line.endswith("(not built)") for line in lines)
     assert any(line.startswith("tables:") and not line.endswith("(not built)") for line in lines)
+
+
+def test_summary_names_fragile_conclusions_in_one_line(folder):
+    assert "Fragile" not in summarize(folder)
+    row = {
+        "law": "kappa-log-p",
+        "arm": "a@fp32",
+        "parameter": "kappa",
+        "estimate": 0.1,
+        "low": 0.0,
+        "high": 0.2,
+        "conclusion": "votes gain",
+    }
+    rows = [row | {"T": t, "variant": v, "fragile": t == 8} for t in (8, 16) for v in ("one", "two")]
+    tables.write(pd.DataFrame(rows).astype({"T": "Int64"}), "law_sensitivity", folder / "law_sensitivity.csv")
+    (line,) = [line for line in summarize(folder).splitlines() if line.startswith("Fragile")]
+    assert line.startswith("Fragile: 1 of 2 conclusions of laws flip with the choices of the fit (kappa-log-p kappa 1)")
+    (folder / "law_sensitivity.csv").unlink()

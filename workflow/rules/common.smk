@@ -53,6 +53,7 @@ TABLES = [
         "surface",
         "surface_gradients",
         "exponents",
+        "law_sensitivity",
         "frontier",
         "crossovers",
         "frontier_axes",

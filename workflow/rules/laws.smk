@@ -43,6 +43,13 @@ rule fit_laws:
             subcategory="Tables",
             labels={"result": "exponents of training and inference"},
         ),
+        law_sensitivity=report(
+            f"{RESULTS}/law_sensitivity.csv",
+            caption="../report/law_sensitivity.rst",
+            category="3 Laws",
+            subcategory="Tables",
+            labels={"result": "conclusions under other choices"},
+        ),
         details=directory(f"{RESULTS}/laws"),
     log:
         f"{RESULTS}/logs/fit_laws.log",

@@ -33,9 +33,9 @@ def bootstrap(problem: Problem, theta: Floats, replicates: int, seed: int) -> Fl
 def profile(problem: Problem, theta: Floats, covariance: Floats, confidence: float) -> Floats:
     """Ends of the profile intervals (R, p, 2) as θ: where the loss, minimised over all other parameters, has risen by λ t²/2.
 
-    λ is `certificate.noise_scale`, t the quantile of Student's distribution (of the normal for likelihoods). All fits, parameters and steps
-    are one batch; the crossing is interpolated in √(rise). An end is the law's limit if the loss never rises so far within six standard
-    errors.
+    λ is `certificate.noise_scale`, t the quantile of Student's distribution (of the normal for likelihoods). Steps go outward, each from
+    where the one before ended, all fits, parameters and sides of a step as one batch; the crossing is interpolated in √(rise). An end is
+    the law's limit if the loss never rises so far within six standard errors.
 
     Parameters
     ----------
@@ -44,26 +44,29 @@ def profile(problem: Problem, theta: Floats, covariance: Floats, confidence: flo
     """
     count, p = theta.shape
     quantile = student.ppf((1 + confidence) / 2, np.inf if problem.objective.likelihood else max(problem.n - p, 1))
-    target = np.sqrt(np.maximum(noise_scale(problem, theta), 1e-300) / 2) * quantile
-    variance = np.maximum(np.einsum("rii->ri", covariance), 1e-300)
-    offsets = np.concatenate([-PROFILE[::-1], PROFILE])
-    starts = np.tile(theta[:, None, None], (1, p, len(offsets), 1))  # fit, held parameter, step, parameter
-    held = np.zeros(starts.shape, dtype=bool)
-    moves = covariance / variance[:, :, None] * np.sqrt(variance)[:, :, None]  # the others follow the held one
-    starts += offsets[None, None, :, None] * moves[:, :, None, :]
-    for j in range(p):
-        held[:, j, :, j] = True
-    inside = ((starts >= problem.low) & (starts <= problem.high))[held].reshape(count, p, len(offsets))
-    rows = np.repeat(np.arange(count), p * len(offsets))
-    flat = np.clip(starts.reshape(-1, p), problem.low, problem.high)
-    reached = minimise(problem.at(rows), flat, held=held.reshape(-1, p), near=True).value.reshape(inside.shape)
-    best = problem.total(theta)
-    rise = np.sqrt(np.maximum(np.where(inside, reached, np.inf) - best[:, None, None], 0))
-    half = len(PROFILE)
-    sides = (rise[:, :, :half][:, :, ::-1], rise[:, :, half:])
-    steps = [_crossings(side.reshape(-1, half), np.repeat(target, p)).reshape(count, p) for side in sides]
-    width = np.sqrt(variance)
-    return np.stack([np.maximum(theta - steps[0] * width, problem.low), np.minimum(theta + steps[1] * width, problem.high)], axis=-1)
+    target = np.repeat(np.sqrt(np.maximum(noise_scale(problem, theta), 1e-300) / 2) * quantile, 2 * p)
+    width = np.sqrt(np.maximum(np.einsum("rii->ri", covariance), 1e-300))
+    moves = covariance / width[:, :, None]  # of all parameters while one goes one standard error up: the others follow it
+    moves = np.stack([-moves, moves], axis=2).reshape(-1, p)  # rows: fit, held parameter, side
+    held = np.tile(np.repeat(np.eye(p, dtype=bool), 2, axis=0), (count, 1))
+    fits = np.repeat(np.arange(count), 2 * p)
+    best = problem.total(theta)[fits]
+    at = theta[fits]
+    heights = np.full((len(at), len(PROFILE)), np.inf)
+    going = np.arange(len(at))
+    for i, step in enumerate(np.diff(PROFILE, prepend=0.0)):
+        there = at[going] + step * moves[going]
+        inside = ((there >= problem.low) & (there <= problem.high) | ~held[going]).all(axis=1)
+        going, there = going[inside], there[inside]
+        if not len(going):
+            break
+        found = minimise(problem.at(fits[going]), np.clip(there, problem.low, problem.high), held=held[going], near=True)
+        at[going] = found.theta
+        heights[going, i] = np.sqrt(np.maximum(found.value - best[going], 0))
+        going = going[heights[going, i] < target[going]]
+    steps = _crossings(heights, target).reshape(count, p, 2)
+    ends = theta[:, :, None] + steps * width[:, :, None] * np.array([-1.0, 1.0])
+    return np.stack([np.maximum(ends[:, :, 0], problem.low), np.minimum(ends[:, :, 1], problem.high)], axis=-1)
 
 
 def _crossings(heights: Floats, target: Floats) -> Floats:

@@ -144,6 +144,29 @@ def minimise(problem: Problem, theta: Floats, weights: Floats | None = None, hel
     return Minima(theta, values, steps)
 
 
+def shortlist(problem: Problem, theta: Floats, keep: int, steps: int) -> Floats:
+    """The best `keep` of each problem's starts after a few steps of phase 1, (R, starts, p) to (R, keep, p).
+
+    A few steps without second derivatives cost little beside a whole descent, so that many starts can be tried.
+
+    Parameters
+    ----------
+    problem : data of R problems, y (R, n)
+    steps : of phase 1 per start
+    """
+    count, starts, p = theta.shape
+    flat = np.clip(theta.reshape(-1, p), problem.low, problem.high)
+    held, usual = np.zeros(flat.shape, dtype=bool), _usual(problem, flat)
+    rows = np.repeat(np.arange(count), starts)
+    values = np.full(len(flat), np.inf)
+    size = max(8, BLOCK_VALUES // (problem.n * p))
+    for at in range(0, len(flat), size):
+        block = np.arange(at, min(at + size, len(flat)))
+        flat[block], values[block], _ = _descend(problem.at(rows[block]), flat[block], None, held[block], usual, False, steps)
+    order = np.argsort(values.reshape(count, starts), axis=1, kind="stable")[:, :keep]
+    return np.asarray(flat.reshape(count, starts, p)[np.arange(count)[:, None], order])
+
+
 def _unfinished(problem: Problem, theta: Floats, weights: Floats | None, held: Bools, size: int) -> NDArray[np.intp]:
     """Rows whose gradient does not vanish."""
     out = []
@@ -169,9 +192,9 @@ def _bound(problem: Problem, theta: Floats, slope: Floats) -> Bools:
 
 
 def _descend(
-    problem: Problem, theta: Floats, weights: Floats | None, held: Bools, usual: Floats, newton: bool
+    problem: Problem, theta: Floats, weights: Floats | None, held: Bools, usual: Floats, newton: bool, most: int | None = None
 ) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """One phase on one block of starts."""
+    """One phase on one block of starts, of at most so many steps."""
     count, p = theta.shape
     diagonal = np.arange(p)
     theta = theta.copy()
@@ -179,7 +202,7 @@ def _descend(
     steps = np.zeros(count, dtype=np.int64)
     value = problem.total(theta, weights)
     active = np.flatnonzero(np.isfinite(value))
-    for _ in range(STEPS[newton]):
+    for _ in range(STEPS[newton] if most is None else most):
         if not len(active):
             break
         here, w = theta[active], None if weights is None else weights[active]

@@ -140,7 +140,7 @@ def _fragile(done: list[Choice]) -> list[str]:
     labels = [f"{c.objective} from {c.starts} starts" for c in done]
     out = []
     for name in results[0].parameters:
-        signs = [_sign(r, name) for r in results]
+        signs = [sign(r, name) for r in results]
         told = sorted({s for s in signs if s != "open"})
         if len(told) == 2:
             out.append(f"the sign of {name} flips: " + ", ".join(f"{label}: {s}" for label, s in zip(labels, signs, strict=True)))
@@ -158,7 +158,8 @@ def _fragile(done: list[Choice]) -> list[str]:
     return out
 
 
-def _sign(result: Fit, name: str) -> str:
+def sign(result: Fit, name: str) -> str:
+    """above 0, below 0 or open, as a parameter's interval states it."""
     estimate = result.parameters[name]
     if next(p.scale for p in result.law.parameters if p.name == name) != "linear":
         return "above 0"

@@ -6,9 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from flopstat.lawbook.catalogue import Law
+from flopstat.lawbook.optimum import with_inference
 from flopstat.lawbook.refutation import Sensitivity
 from flopstat.lawbook.result import Fit
 from flopstat.lawbook.rivals import Comparison
+
+SARDANA_LOSS, SARDANA_TOKENS = 2.0, (0.0, 1e12, 1e13)  # of the worked example: nat/token, and tokens that the model will serve
 
 
 def listed(laws: Iterable[Law]) -> list[dict[str, Any]]:
@@ -66,6 +69,15 @@ def explained(law: Law) -> list[str]:
         value = float(law.derive(d.name, example.parameters, d.at))
         at = " at " + ", ".join(f"{k} = {v:g} {d.variables[k]}" for k, v in d.at.items()) if d.at else ""
         lines += [f"derived {d.name}: {d.meaning}", f"  {d.name} = {d.formula}", f"  in the example {value:.6g} {d.unit}{at}"]
+    return lines + (_with_inference(law) if law.id == "sardana" else [])
+
+
+def _with_inference(law: Law) -> list[str]:
+    """The cheapest models of one loss, by the tokens they will serve: the optimum has no closed form that `derived` could hold."""
+    lines = [f"cheapest N and D for a loss of {SARDANA_LOSS:g} {law.response.unit}, by tokens of inference"]
+    for tokens in SARDANA_TOKENS:
+        best = with_inference(law.example.parameters, SARDANA_LOSS, tokens)
+        lines.append(f"  {tokens:g}: N = {best.n_params:.4g} parameters, D = {best.tokens:.4g} tokens, {best.flops:.4g} FLOP in all")
     return lines
 
 
