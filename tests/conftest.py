@@ -158,7 +158,16 @@ def write_paper():
     """Write a study's tables, cards and measurements below a folder, and its paper's macros; returns ledger and texts, and the files."""
     from flopstat import paper, tables
 
-    empty = ("cost_per_correct", "exponents", "latency_by_streams", "local_kappa", "plan_actual", "surface_gradients", "variance_ratio")
+    empty = (
+        "cost_per_correct",
+        "exponents",
+        "latency_by_streams",
+        "law_sensitivity",
+        "local_kappa",
+        "plan_actual",
+        "surface_gradients",
+        "variance_ratio",
+    )
     quoted = ("calibration", "configurations", "crossovers", "frontier", "laws", "refusals", "weight_bits", *empty)
 
     def write(folder: Path, wanted: dict, made: dict, cards: list, measured: dict, figures: tuple[str, ...] = ()):

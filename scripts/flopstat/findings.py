@@ -26,7 +26,8 @@ def findings(study: Path, cost: str) -> list[str]:
         laws = tables.read("laws", study / "laws.csv")
         streams = configurations.loc[configurations["strategy"] == "majority", "P"]
         most = int(streams.max()) if len(streams) else 1
-        out += [_votes(tables.read("vote_gains", study / "vote_gains.csv"), laws, arms, most)]
+        choices = tables.read("law_sensitivity", study / "law_sensitivity.csv")
+        out += [_votes(tables.read("vote_gains", study / "vote_gains.csv"), laws, choices, arms, most)]
         out += [_bits(tables.read("weight_bits", study / "weight_bits.csv"), laws)]
     return [text for text in out if text]
 
@@ -48,16 +49,17 @@ def _size(crossovers: pd.DataFrame, arms: pd.DataFrame, cost: str) -> str:
     return f"Size, in {COST_NAMES[cost]}: a single pass of " + "; of ".join(parts) + "." if parts else ""
 
 
-def _votes(gains: pd.DataFrame, laws: pd.DataFrame, arms: pd.DataFrame, most: int) -> str:
+def _votes(gains: pd.DataFrame, laws: pd.DataFrame, choices: pd.DataFrame, arms: pd.DataFrame, most: int) -> str:
     top = gains[(gains["T"] == gains["T"].max()) & gains["arm"].isin(arms.drop_duplicates("model")["arm"]) & (gains["P"] == most)]
     if top.empty or most == 1:
         return ""
     kappa = laws[(laws["parameter"] == "kappa") & (laws["T"] == laws["T"].max())]
     rejected = int(kappa["verdict"].str.contains("log law rejected").sum())
     told = "; ".join(f"{row['arm']} {_points(row, 'gain')}" for _, row in top.iterrows())
-    return (
-        f"Votes: {most} of them add to one chain: {told}. The form κ ln P is rejected at the 5% level in {rejected} of {len(kappa)} arms."
-    )
+    flips = choices[(choices["parameter"] == "lack_of_fit_p") & (choices["T"] == choices["T"].max()) & choices["fragile"]]["arm"].nunique()
+    form = f"The form κ ln P is rejected at the 5% level in {rejected} of {len(kappa)} arms"
+    form += f"; in {flips} the verdict changes with the P that are fitted." if flips else ", whichever P are fitted."
+    return f"Votes: {most} of them add to one chain: {told}. {form}"
 
 
 def _bits(weight_bits: pd.DataFrame, laws: pd.DataFrame) -> str:

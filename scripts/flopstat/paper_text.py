@@ -107,9 +107,12 @@ def votes(ledger: Ledger) -> str:
     rejected = _count(ledger, kappa[0], **top, **{"verdict ~": "log law rejected"})
     arms = _count(ledger, kappa[0], **top)
     level = ledger.show("times 100, whole", setting(ledger, "rejected"))
+    flips = {"T": top["T"], "parameter": "lack_of_fit_p", "fragile": "True"}
+    fragile = ledger.show("number of distinct values", Cell("law_sensitivity.csv", tuple(flips.items()), "arm"))
     return (
         f"At the largest $T$ votes gain accuracy in {gains} of {arms} arms (lower limit of $\\kappa$ above zero); the form $\\kappa\\ln P$ "
-        f"is rejected at the {level}\\,\\% level in {rejected} of {arms}. Where it is rejected $\\kappa$ leans on the small $P$, whose "
+        f"is rejected at the {level}\\,\\% level in {rejected} of {arms}, a verdict that changes with the $P$ that are fitted in {fragile} "
+        f"(\\texttt{{law\\_sensitivity.csv}}). Where it is rejected $\\kappa$ leans on the small $P$, whose "
         "gains are known best, and the gain of the last doubling in Table~\\ref{tab:arms} is the one to read."
     )
 

@@ -27,6 +27,7 @@ KEYS = {  # columns that name a row; in other tables its number does
     "exponents.csv": ("law", "exponent", "source"),
     "frontier.csv": ("cost", "arm", "T", "P", "B", "strategy"),
     "latency_by_streams.csv": ("arm", "T", "metric", "P"),
+    "law_sensitivity.csv": ("law", "arm", "T", "parameter", "variant"),
     "laws.csv": ("law", "arm", "T", "parameter"),
     "paper/assumptions.csv": ("file", "line"),
     "paper/settings.csv": ("key",),

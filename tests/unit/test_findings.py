@@ -44,8 +44,12 @@ def test_votes_and_bits_come_with_their_limits(folder, study):
     bits |= {"accuracy": 0.2, "accuracy_low": 0.1, "accuracy_high": 0.3, "p_on_frontier": 0.75}
     tables.write(pd.DataFrame([bits | {"four_bit_effective": False, "four_bit_nominal": True}]), "weight_bits", folder / "weight_bits.csv")
     tables.write(crossing(status="none_in_range"), "crossovers", folder / "crossovers.csv")
+    verdict = {"law": "kappa-log-p", "arm": arm, "T": int(top), "parameter": "lack_of_fit_p", "estimate": 0.01, "low": None, "high": None}
+    told = [verdict | {"variant": v, "conclusion": c, "fragile": True} for v, c in (("all P", "rejected"), ("upper half", "not rejected"))]
+    tables.write(pd.DataFrame(told).astype({"low": float, "high": float}), "law_sensitivity", folder / "law_sensitivity.csv")
     votes, weights = findings(folder, "flops")
     assert votes.startswith(
         "Votes: 4 of them add to one chain: ladder-30k@fp32 7.2 points [1.0, 9.0]."
     )  # 8 streams are no cell of the study
+    assert votes.endswith("; in 1 the verdict changes with the P that are fitted.")
     assert weights.endswith("ladder-30k@fp32 75%.")

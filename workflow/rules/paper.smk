@@ -21,6 +21,7 @@ PAPER_FILES = [
             "exponents",
             "frontier",
             "latency_by_streams",
+            "law_sensitivity",
             "laws",
             "local_kappa",
             "plan_actual",
