@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
+from matplotlib.transforms import offset_copy
 
 from flopstat.streams import THROUGHPUT
 from flopstat.style import canvas, colors_of, doublings, finish, head, looks_of, markers_of, models_of
@@ -110,7 +111,7 @@ def plot_latency(
             ax.set_ylim(bottom=0)
             ax.set_title(f"({chr(ord('a') + i)}) {label}", fontsize=8)
             ax.set_ylabel(unit)
-            _write_fits(ax, own, colors)
+            _write_fits(ax, own, colors, markers)
         handles = [Line2D([], [], color=color, marker=markers[model], ms=4, ls="", label=model) for model, color in colors.items()]
         handles.append(Line2D([], [], color="0.35", ls="--", lw=1.1, label="fit a + b ln P"))
         notes = [
@@ -122,8 +123,8 @@ def plot_latency(
     return data
 
 
-def _write_fits(ax: Axes, own: pd.DataFrame, colors: dict[str, Any]) -> None:
-    """The slope per doubling with its interval, and whether the form is rejected, below a panel, one line per model."""
+def _write_fits(ax: Axes, own: pd.DataFrame, colors: dict[str, Any], markers: dict[str, str]) -> None:
+    """The slope per doubling with its interval, and whether the form is rejected, below a panel, one line and marker per model."""
     unit = {"s": ("ms", 1e3), "1/s": ("/s", 1.0)}
     for i, (model, color) in enumerate(colors.items()):
         row = own[own["model"] == model].iloc[0]
@@ -134,5 +135,7 @@ def _write_fits(ax: Axes, own: pd.DataFrame, colors: dict[str, Any]) -> None:
             slope, low, high = (float(row[key]) * np.log(2) * factor for key in ("slope", "slope_low", "slope_high"))
             limits = "" if np.isnan(low) else f" [{low:.3g}, {high:.3g}]"
             text = f"{slope:+.3g}{limits} {name}: {row['verdict']}"
-        below = (0, -34 - 10 * i)  # points, under the axis label
+        below = (8, -34 - 10 * i)  # points, under the axis label
+        beside = offset_copy(ax.transAxes, ax.get_figure(root=True), x=3, y=below[1] - 3, units="points")
+        ax.plot(0, 0, marker=markers[model], ms=3.5, ls="", color=color, transform=beside, clip_on=False)
         ax.annotate(text, (0, 0), xycoords="axes fraction", xytext=below, textcoords="offset points", fontsize=7, color=color, va="top")
