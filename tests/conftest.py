@@ -65,11 +65,32 @@ def saved_model(tmp_path_factory):
 @pytest.fixture(scope="session")
 def qwen_like(tmp_path_factory):
     """Card of a random checkpoint of Qwen2.5's make: vocabulary size, grouped queries, biases, tied head, chat template, end tokens."""
+    import tokenizers
+    import torch
+    import transformers
+
     folder = tmp_path_factory.mktemp("qwen_like")
-    tokenizer = standins.tokenizer_of([standins.CHAT_TEMPLATE, "Natalia sold 48 clips in April and half as many in May. #### 72"])
+    bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
+    bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = tokenizers.decoders.ByteLevel()
+    ends = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=400, special_tokens=ends, initial_alphabet=alphabet, show_progress=False)
+    bpe.train_from_iterator([standins.CHAT_TEMPLATE, "Natalia sold 48 clips in April and half as many in May. #### 72"], trainer)
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    tokenizer.chat_template = standins.CHAT_TEMPLATE
+    tokenizer.save_pretrained(folder)
     shape = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-    shape |= {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "vocab_size": 151_936, "tie_word_embeddings": True}
-    standins.save_standin(folder, shape | {"max_position_embeddings": 4096, "use_sliding_window": False}, tokenizer, 5, "float32")
+    ids = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 0}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        decoder = transformers.Qwen2Config(vocab_size=151_936, tie_word_embeddings=True, max_position_embeddings=4096, **shape, **ids)
+        model = transformers.Qwen2ForCausalLM(decoder)
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):  # zeros otherwise, which hide a bias that gets lost
+                torch.nn.init.normal_(parameter, std=0.1)
+    model.generation_config.eos_token_id = [2, 0]
+    model.save_pretrained(folder)
     return models.describe({"name": "qwen-like", "source": "local", "path": str(folder)}, folder)
 
 

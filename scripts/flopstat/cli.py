@@ -414,9 +414,9 @@ def summary(study: Annotated[Path, typer.Option(help="Results folder of the stud
 def rehearse(
     config: Annotated[list[Path], typer.Option(metavar="FILE...", help="Config files of a study of hub models, the default one first.")],
     more: Annotated[list[Path] | None, typer.Argument(hidden=True)] = None,
-    n_study: Annotated[int, typer.Option(min=6, help="Study problems.")] = 16,
-    n_calibration: Annotated[int, typer.Option(min=0, help="Calibration problems.")] = 16,
-    samples: Annotated[int | None, typer.Option(min=1, help="K; the study's own if left out.")] = None,
+    n_study: Annotated[int, typer.Option(min=6, help="Study problems.")] = 6,
+    n_calibration: Annotated[int, typer.Option(min=0, help="Calibration problems.")] = 6,
+    samples: Annotated[int, typer.Option(min=1, help="K.")] = 8,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     problems: Annotated[Path | None, typer.Option(help="Problems in GSM8K's form; generated ones if left out.")] = None,
     cores: Annotated[int, typer.Option(min=1, help="Cores for snakemake.")] = 2,
@@ -424,13 +424,9 @@ def rehearse(
     folder: Annotated[Path, typer.Option(help="Folder of the stand-ins, overlays and logs.")] = Path("results/rehearsal"),
 ) -> None:
     """Run a study of hub models to its end with random stand-ins for them, killed once and resumed: before money is spent."""
-    from flopstat import config as study_config
     from flopstat import trial
 
-    files = [*config, *(more or [])]
-    if samples is None:
-        samples = study_config.load(*files)["sampling"]["samples"]
-    made = trial.prepare(files, folder, (n_study, n_calibration), samples, device, cores, problems)
+    made = trial.prepare([*config, *(more or [])], folder, (n_study, n_calibration), samples, device, cores, problems)
     typer.echo(printable("\n".join(trial.rehearse(made, kill_at or None))))
 
 

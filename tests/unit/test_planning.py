@@ -258,7 +258,8 @@ def test_an_archived_study_is_planned_for_the_machine_that_it_ran_on(studied, tm
     inputs = plan_inputs.read_inputs(loaded | {"archive": {"path": "x", "url": None, "sha256": None}}, tmp_path / "s")
     assert (inputs.device.name, inputs.arms["ladder-160k@fp32"].rate.source) == ("GPU", "pilot")
     # The workflow plans for the node that was calibrated, on whichever node of a cluster.
-    assert plan_inputs.read_inputs(loaded, tmp_path / "s", anywhere=True).arms == inputs.arms
+    there = plan_inputs.read_inputs(loaded, tmp_path / "s", anywhere=True)
+    assert (there.device.name, there.arms["ladder-160k@fp32"].rate.source) == ("GPU", "pilot")
 
 
 def test_a_pilot_of_other_settings_is_not_used(studied):
