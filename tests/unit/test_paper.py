@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flopstat import assumptions, latex, paper, paper_tables, paper_text, sourced, tables
+from flopstat import assumptions, latex, paper, paper_study, paper_tables, paper_text, sourced, tables
 
 HOSTILE = r"\input{/etc/passwd} 100% $5 a_b #1 {x} ~ ^ & | < > \" ` é" + "\n\x00\\\\"
 needs_latex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
@@ -314,6 +314,23 @@ def test_every_crossover_has_a_sentence(tmp_path, as_printed, status, known):
     assert sentence.endswith(".")
     assert "nan" not in sentence
     assert status == "one_model" or r"a\_b" in sentence
+
+
+@pytest.mark.parametrize(
+    ("dataset", "text"),
+    [
+        ({"source": "ladder", "max_steps": 6}, "chains of one to 6 facts"),
+        ({"source": "hub", "repo": "a_b/c", "revision": "0123456789abcdef"}, r"those of a\_b/c, revision \texttt{0123456789ab}."),
+        ({"source": "local", "path": "secret/folder/50%_x.jsonl"}, r"the file \texttt{50\%\_x.jsonl}."),
+    ],
+)
+def test_the_problems_origin_is_told(tmp_path, study_config, as_printed, dataset, text):
+    wanted = study_config | {"dataset": study_config["dataset"] | dataset}
+    tables.write(paper.settings(wanted), "settings", tmp_path / paper.SETTINGS)
+    ledger = sourced.Ledger(sourced.Sources(tmp_path, [paper.SETTINGS]))
+    printed = as_printed(paper_study.dataset(ledger, wanted), ledger)
+    assert text in printed
+    assert "secret" not in printed
 
 
 @pytest.mark.parametrize("name", ["best_of_lowest_window", "weighted_majority", "single"])

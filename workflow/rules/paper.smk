@@ -80,7 +80,7 @@ rule write_macros:
         mem_mb=2000,
         runtime=10,
     params:
-        folder=RESULTS,
+        folder=subpath(output.macros, ancestor=2),
         files=PAPER_FILES,
         config=config,
         figures=PAPER_FIGURES,
@@ -110,7 +110,7 @@ rule check_macros:
         mem_mb=2000,
         runtime=10,
     params:
-        folder=RESULTS,
+        folder=subpath(output.report, ancestor=2),
         files=PAPER_FILES,
         code=code_hash("paper"),
     message:
@@ -126,6 +126,7 @@ rule build_paper:
         bibliography="paper/references.bib",
         macros=f"{RESULTS}/paper/macros.tex",
         checked=f"{RESULTS}/paper/checked.txt",
+        headline=f"{RESULTS}/figures/accuracy.pdf",
         figures=expand(f"{RESULTS}/figures/{{name}}.pdf", name=PAPER_FIGURES),
     output:
         pdf=f"{RESULTS}/paper/flopstat.pdf",
@@ -140,7 +141,7 @@ rule build_paper:
         runtime=10,
     params:
         folder=subpath(output.pdf, parent=True),
-        figures=f"{RESULTS}/figures",
+        figures=subpath(input.headline, parent=True),
     message:
         "Typesetting the paper"
     shell:
