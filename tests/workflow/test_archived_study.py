@@ -114,7 +114,7 @@ def test_a_hostile_title_is_printed_and_not_obeyed(finished):
     macros = (finished / "results" / "tiny" / "paper" / "macros.tex").read_text(encoding="utf-8")
     assert r"\textless{}b\textgreater{}ZqTitle" in macros
     assert r"\input{" not in macros
-    assert "49" not in macros.split("FSTitle}", 1)[1].splitlines()[0]
+    assert "49" not in macros.split("FSnumber{Title}", 1)[1].splitlines()[0]
 
 
 @pytest.mark.slow

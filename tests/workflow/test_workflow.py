@@ -340,7 +340,7 @@ def check_results(results: Path) -> None:
     for suffix in ("pdf", "png", "csv"):
         assert (results / "figures" / f"accuracy.{suffix}").stat().st_size > 500
     macros = (results / "paper" / "macros.tex").read_text(encoding="utf-8")
-    assert r"\newcommand{\FSTitle}{A small study: 100\% of it \& more\_}" in macros
+    assert r"\FSnumber{Title}{A small study: 100\% of it \& more\_}" in macros
     assert (results / "run.json").is_file()
     if shutil.which("latexmk") is None:
         pytest.skip("no latexmk: the paper was not built")
