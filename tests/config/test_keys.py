@@ -9,6 +9,7 @@ import contextlib
 import copy
 import json
 import shutil
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,11 +17,12 @@ import pytest
 import yaml
 from in_process import Rules, content, folder_for, parse_once, run
 
-from flopstat import archive, bundle, calibration, models, plan_inputs, plan_text, problems, sampling
+from flopstat import archive, bundle, calibration, models, paper, plan_inputs, plan_text, problems, sampling
 from flopstat import config as study_config
 from flopstat.errors import InputError
 from flopstat.forcing import Plan
 from flopstat.lawbook import catalogue, report
+from flopstat.sourced import Ledger, Sources
 
 BASE = {
     "study": "keys",
@@ -222,6 +224,7 @@ MUTATIONS = {
     "laws[].variables[]": law(variables=[LAW["variables"][0] | {"meaning": "votes"}]),
     "laws[].parameters[]": law(parameters=[LAW["parameters"][0] | {"low": -2}]),
     "laws[].objective": law(objective="mae"),
+    "paper.draft": sees({"paper": {"draft": True}}, "printed_head"),
     "laws[].source": law(source="elsewhere"),
     "laws[].equation": law(equation="2"),
     "laws[].validity": law(validity="any k"),
@@ -398,6 +401,13 @@ def test_keys_of_speed_change_no_sample(work, key, tmp_path):
 def places(config: dict) -> str:
     """Where a rule writes."""
     return str(Rules(config).job("select_problems").output)
+
+
+def printed_head(config: dict) -> str:
+    """The head of the paper's macros, as the rule's own config sets it."""
+    own = Rules(config).job("write_macros").params.config
+    ledger = Ledger(Sources(Path("results"), []))
+    return paper.macros(ledger, defaultdict(str), [], own["paper"]["draft"], has_ladder=True)
 
 
 def drawn(config: dict) -> str:
