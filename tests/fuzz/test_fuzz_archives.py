@@ -129,7 +129,7 @@ def study(tmp_path_factory) -> Path:
 
 
 def test_archives_with_one_damaged_file_each_and_hashes_that_fit(study, tmp_path):
-    files = {name: study / name for name in files_of(study)}
+    files = {name: study / name for name in files_of(study) if not Path(name).name.startswith(".")}  # checksums are made anew
     damage = {name: damaged(path.read_bytes()) for name, path in files.items()}
     record = json.loads((study / "run.json").read_text())
 
