@@ -1,4 +1,9 @@
-"""The shipped archive of the default study rebuilds the paper's numbers, and the README's, byte for byte."""
+"""The shipped archive of the default study rebuilds the paper's numbers and tables, and the README's findings, byte for byte.
+
+After a change that is meant to change numbers: `make run CONFIG=config/studies/ladder-archived.yaml`, then
+`grep -v assumptions results/ladder-archived/paper/macros.tex > tests/golden/ladder_macros.tex`, and read the difference. The assumptions are
+left out, since they name lines of the code.
+"""
 
 import shutil
 from pathlib import Path
@@ -21,7 +26,8 @@ def test_the_shipped_archive_rebuilds_the_papers_tables_and_the_readmes_findings
     macros = RESULTS / "paper" / "macros.tex"
     done = snakemake(tmp_path, "--configfile", "config/studies/ladder-archived.yaml", "--", str(macros), str(RESULTS / "laws.csv"))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / macros).read_text(encoding="utf-8") == GOLDEN.read_text(encoding="utf-8")
+    made = (tmp_path / macros).read_text(encoding="utf-8").splitlines()
+    assert [line for line in made if "assumptions" not in line] == GOLDEN.read_text(encoding="utf-8").splitlines()
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     found = findings(tmp_path / RESULTS, "flops")
     assert len(found) == 3
