@@ -10,7 +10,7 @@ TORCH_INDEX ?=# other package index for torch, such as the one of a CUDA or ROCm
 CORES ?= $(shell n=$$(env -u OMP_NUM_THREADS nproc 2>/dev/null || getconf _NPROCESSORS_ONLN); echo $$((n < 2 ? n : 2)))# cores for snakemake and tests
 CONFIG ?=# further config files, laid over config/config.yaml: make run CONFIG=config/studies/NAME.yaml
 SNAKEMAKE_ARGS ?=# further arguments for snakemake
-PYTEST_ARGS ?= -n $(CORES)# arguments for pytest
+PYTEST_ARGS ?= -n $(CORES) --dist loadgroup# arguments for pytest; tests that share a study run in one process
 PERSONAS ?= config/personas/colab-t4.yaml config/personas/rtx4090.yaml# overlays that the Qwen study is rehearsed with
 REHEARSE_ARGS ?=# further arguments for flopstat rehearse, such as --device cuda
 FUZZ_EXAMPLES ?= 100000# examples of each fuzz target

@@ -59,6 +59,7 @@ LAW = {
     "example": {"parameters": {"a": 0.5}, "at": {"k": 2}, "value": 1},
     "derived": [],
 }
+pytestmark = pytest.mark.xdist_group("keys")  # the fixture is a whole study
 TWICE = {"name": "twice", "unit": "1", "meaning": "twice a", "formula": "2 * a", "variables": {}, "at": {}, "value": 1.0}
 
 

@@ -11,6 +11,7 @@ from test_workflow import NO_NETWORK, ROOT, run, snakemake, tracked_files
 
 from flopstat import bundle
 
+pytestmark = pytest.mark.xdist_group("archived")  # the fixture is a whole study
 TITLE = "<b>ZqTitle</b> \\input{/etc/passwd} $\\frac{ {{ 7 * 7 }} #1"
 TINY = {
     "study": "tiny",

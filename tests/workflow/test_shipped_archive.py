@@ -1,8 +1,8 @@
 """The shipped archive of the default study rebuilds the paper's numbers and tables, and the README's findings, byte for byte.
 
-After a change that is meant to change numbers: `make run CONFIG=config/studies/ladder-archived.yaml`, then
-`grep -v assumptions results/ladder-archived/paper/macros.tex > tests/golden/ladder_macros.tex`, and read the difference. The assumptions are
-left out, since they name lines of the code.
+After a change that is meant to change numbers, run `make run CONFIG=config/studies/ladder-archived.yaml`, then
+`grep -v assumptions results/ladder-archived/paper/macros.tex > tests/golden/ladder_macros.tex`, and read the difference. The assumptions
+are left out, since they name lines of the code.
 """
 
 import shutil
