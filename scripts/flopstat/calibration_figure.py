@@ -42,6 +42,7 @@ def points(arm: str, card: ModelCard, measured: Mapping[str, Any]) -> pd.DataFra
     table["flops_per_s"] = table["flops"] / table["measured"]
     device = measured["device"]
     rates = {"peak_flops": device["peak_flops"], "bandwidth": device["bandwidth"], "fingerprint": device["fingerprint"]}
+    rates["compute_dtype"] = measured["identity"]["compute_dtype"]
     return table.assign(**rates).assign(arm=arm, model=card.name)
 
 
@@ -91,8 +92,10 @@ def _draw_predictions(ax: Axes, data: pd.DataFrame, colors: dict[str, Any]) -> N
     ax.text(0.04, 0.96, "\n".join(lines), transform=ax.transAxes, va="top", fontsize=8)
     ax.set(xlim=ends, ylim=ends, xlabel="measured, ms per prefill or step", ylabel="predicted without the point, ms")
     ax.set_title("(a) times of points left out (grey: ±10%)")
+    span = ends[1] / ends[0]
+    subs = (1.0, 2.0, 5.0) if span < 1e2 else (1.0, 3.0) if span < 1e3 else (1.0,)
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if ends[1] / ends[0] < 1e3 else (1.0,)))
+        axis.set_major_locator(LogLocator(subs=subs))
         axis.set_major_formatter(FuncFormatter(lambda ms, _: f"{ms:,g}"))
         axis.set_minor_formatter(NullFormatter())
 
@@ -106,11 +109,16 @@ def _draw_roofline(ax: Axes, data: pd.DataFrame, colors: dict[str, Any]) -> None
         ax.plot([turn, turn], [ax.get_ylim()[0], device["peak_flops"]], color="black", lw=0.7, ls=":")
     first = data.iloc[0]
     peak, bandwidth = first["peak_flops"], first["bandwidth"]
-    low = data["flops_per_s"].min() / 2
-    ax.text(x[-1], peak * 1.12, f"matrix product {peak / 1e9:,.0f} GFLOP/s", ha="right", va="bottom", fontsize=8)
-    ax.text(
-        peak / bandwidth * 1.1, low * 1.2, f"{peak / bandwidth:.1f} FLOP/byte:\ncopy {bandwidth / 1e9:,.0f} GB/s", va="bottom", fontsize=8
-    )
-    ax.set(xlim=(x[0], x[-1]), ylim=(low, data["peak_flops"].max() * 2.2))
+    turn = peak / bandwidth
+    low = min(data["flops_per_s"].min() / 2, data["peak_flops"].min() / 4)
+    high = data[["flops_per_s", "peak_flops"]].max().max() * 2.2
+    ax.text(x[-1], peak * 1.12, f"matrix product {peak / 1e9:,.3g} GFLOP/s", ha="right", va="bottom", fontsize=8)
+    beside = x[0] < turn < x[-1] / 8  # room for the words right of the turn; else they stand at the right end, below the peak
+    words = f"{turn:.2g} FLOP/byte:\ncopy {bandwidth / 1e9:,.3g} GB/s"
+    ax.text(turn * 1.1 if beside else x[-1], low * 1.2, words, ha="left" if beside else "right", va="bottom", fontsize=8)
+    ax.set(xlim=(x[0], x[-1]), ylim=(low, high))
     ax.set(xlabel="FLOP per byte of weights, keys and values", ylabel="FLOP/s reached")
-    ax.set_title("(b) roofline of this device")
+    above = int((data["flops_per_s"] > data["peak_flops"]).sum())
+    dtypes = ", ".join(dict.fromkeys(data["compute_dtype"]))
+    note = f"\n{above} of {len(data)} points above the peak of a {dtypes} product" if above else ""
+    ax.set_title("(b) roofline of this device" + note, fontsize=8 if above else None)

@@ -118,15 +118,15 @@ def _draw_contest(top: Axes, bottom: Axes, part: pd.DataFrame, row: pd.Series, c
     top.set_ylim(min(room[0], 0), max(room[1], 100))
 
 
-def _label_range(ax: Axes) -> None:
-    """Tick labels that stay apart also where the axis spans less than a decade."""
+def _label_range(ax: Axes, most: int = 4) -> None:
+    """Tick labels that stay apart also where the axis spans less than a decade, some `most` of them there."""
     low, high = ax.get_xlim()
     ax.tick_params(axis="x", labelsize=7)
     if high / low > 5:
         label_costs(ax)
         return
     exponent = int(np.floor(np.log10(high)))
-    ticks = [t for t in MaxNLocator(4).tick_values(low, high) if low <= t <= high]
+    ticks = [t for t in MaxNLocator(most).tick_values(low, high) if low <= t <= high]
     ax.set_xticks(ticks, [rf"{t / 10.0**exponent:g}$\times10^{{{exponent}}}$" for t in ticks], fontsize=7)
     ax.xaxis.set_minor_locator(NullLocator())
 
@@ -174,7 +174,7 @@ def plot_dominance(dominance: pd.DataFrame, paths: list[Path], cost: str | None 
         for column, arm in enumerate(panels):
             ax = fig.add_subplot(grid[1, column], sharey=first)
             first = first or ax
-            _draw_map(ax, spots[spots["arm"] == arm])
+            _draw_map(ax, spots[spots["arm"] == arm], 4 if width < 3 else 2)
             ax.set_title(("(b) " if not column else "") + arm, fontsize=8)
             ax.set_xlabel(COST_NAMES[cost].replace(" per problem", "") + "\nfrom left to right: P = 1, 2, ..." if cost else "")
             if column:
@@ -229,7 +229,7 @@ def _draw_along(ax: Axes, data: pd.DataFrame) -> set[str]:
     return {str(a) for a in data["axis"].unique()} | ({"none"} if (best["gain_per_doubling"] <= 0).any() else set())
 
 
-def _draw_map(ax: Axes, spots: pd.DataFrame) -> None:
+def _draw_map(ax: Axes, spots: pd.DataFrame, ticks: int) -> None:
     budgets = sorted(spots["T"].unique())
     for _, spot in spots.iterrows():
         axis, sure = str(spot["axis"]), spot["p_best"] >= SURE and spot["low"] > 0
@@ -238,4 +238,4 @@ def _draw_map(ax: Axes, spots: pd.DataFrame) -> None:
     ax.set_yticks(range(len(budgets)), [str(t) for t in budgets])
     ax.set_ylim(-0.6, len(budgets) - 0.4)
     ax.set_xscale("log")
-    label_costs(ax)
+    _label_range(ax, ticks)

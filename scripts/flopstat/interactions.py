@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flopstat.laws import Parameter
-from flopstat.study_pools import ALL_ARMS, LawArm, StudyPools, interval, missing, safe_logit
+from flopstat.study_pools import ALIKE, ALL_ARMS, LawArm, StudyPools, interval, limits_if_any, missing, safe_logit
 
 Floats = NDArray[np.float64]
 
@@ -41,7 +41,9 @@ class _Logits:
 
 def _parameter(name: str, values: Floats, confidence: float, words: tuple[str, str, str]) -> Parameter:
     """Estimate and limits of row 0 and the replicates; words: if above zero, below zero, neither."""
-    low, high = interval(values[1:], confidence)
+    low, high = limits_if_any(values[1:], confidence)
+    if np.isnan(low):
+        return Parameter(LAW, name, float(values[0]), low, high, False, f"no limits: {ALIKE}")
     verdict = words[0] if low > 0 else words[1] if high < 0 else words[2]
     return Parameter(LAW, name, float(values[0]), low, high, True, verdict)
 

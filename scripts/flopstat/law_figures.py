@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from flopstat.alpha_law import FULL_BITS, alpha_curve
+from flopstat.bootstrap import ROUNDING
 from flopstat.style import AXIS_COLORS, AXIS_MARKERS, canvas, colors_of, doublings, finish, looks_of, markers_of, say_nothing
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 LAW_NAMES = {"coverage": r"$\exp(a k^b)$", "coverage-beta": "beta-binomial", "ttspm": r"$F_{\max}(1-(1-p)^k)$"}
 LAW_LINES = {law: line for law, (_, line) in looks_of(LAW_NAMES).items()}
 TYPE_NAMES = {"logs": "additive in logs", "latent": "latent Beta", "bnsl": "broken power laws", "nearest": "nearest measured cell"}
+LEAST_TOP = 1.0  # percent that an axis of coverage shows at least: below that the laws' own floors would be drawn large
 LEFT_OUT = {"N": "a size", "T": "the largest T", "P": "the largest P", "q": "a precision"}
 
 
@@ -39,12 +41,15 @@ def plot_votes(gains: pd.DataFrame, laws: pd.DataFrame, paths: list[Path]) -> pd
     )
     models = list(dict.fromkeys(data["model"]))
     colors, markers = colors_of(data["precision"]), markers_of(data["precision"])
-    size = (2.5 * max(len(models), 1) + 0.6, 4.1)
-    handles: list[Line2D] = []
-    with canvas(2, max(len(models), 1), size, sharex=True, sharey="row", height_ratios=(2, 1)) as (fig, axes):
-        if not models:
-            for ax in axes[:, 0]:
-                say_nothing(ax, "no pool of four samples or more")
+    size = (2.5 * len(models) + 0.6, 4.1) if models else (4.4, 2.0)
+    without = _without_kappa(laws)
+    if not models:
+        with canvas(1, 1, size) as (fig, axes):
+            reasons = list(without) or ["no pool of four samples or more of calibration problems"]
+            say_nothing(axes[0, 0], "no law of votes is fitted:\n" + "\n".join(reasons))
+            finish(fig, [], [], paths)
+        return data
+    with canvas(2, len(models), size, sharex=True, sharey="row", height_ratios=(2, 1)) as (fig, axes):
         for column, model in enumerate(models):
             upper, lower = axes[:, column]
             for arm, part in data[data["model"] == model].groupby("arm", sort=False):
@@ -62,15 +67,23 @@ def plot_votes(gains: pd.DataFrame, laws: pd.DataFrame, paths: list[Path]) -> pd
             doublings(lower, int(data["P"].max()))
             upper.set_title(model)
             lower.set_xlabel("P, streams that vote")
-        if models:
-            axes[0, 0].set_ylabel("gain over one stream (points)")
-            axes[1, 0].set_ylabel("residual (points)")
-            handles = [Line2D([], [], color=c, marker=markers[p], ms=4, ls="", label=p) for p, c in colors.items()]
+        axes[0, 0].set_ylabel("gain over one stream (points)")
+        axes[1, 0].set_ylabel("residual (points)")
+        handles = [Line2D([], [], color=c, marker=markers[p], ms=4, ls="", label=p) for p, c in colors.items()]
         for line, word in (("-", r"$\kappa$ ln P"), ("--", r"$\kappa$ ln P, rejected")):
             handles.append(Line2D([], [], color="0.35", lw=1.0, ls=line, label=word))
         notes = ["Bands: intervals over problems, each P alone. A vote of 2 equals one stream and takes no part in the fit."]
+        notes += [f"Not drawn, as {reason}: {', '.join(arms)}." for reason, arms in without.items()]
         finish(fig, handles, notes, paths, columns=7)
     return data
+
+
+def _without_kappa(laws: pd.DataFrame) -> dict[str, list[str]]:
+    """Why arms have no κ at the largest T, and which these are."""
+    rows = laws[laws["parameter"] == "kappa"]
+    rows = rows[(rows["T"] == rows["T"].max()) & rows["estimate"].isna()]
+    reasons = rows["verdict"].astype(str).str.removeprefix("not identified: ")
+    return {str(reason): own["arm"].tolist() for reason, own in rows.groupby(reasons, sort=False)}
 
 
 def plot_coverage(curves: pd.DataFrame, laws: pd.DataFrame, paths: list[Path]) -> pd.DataFrame:
@@ -107,6 +120,8 @@ def plot_coverage(curves: pd.DataFrame, laws: pd.DataFrame, paths: list[Path]) -
             doublings(ax, int(k[-1]))
             ax.set_title(f"{arm}", fontsize=7.5)
         if arms:
+            top = flat[0].get_ylim()[1]
+            flat[0].set_ylim(top=max(top, LEAST_TOP), bottom=min(flat[0].get_ylim()[0], -0.05 * LEAST_TOP))
             for ax in axes[:, 0]:
                 ax.set_ylabel("pass@k (%)")
             for ax in axes[-1]:
@@ -219,12 +234,7 @@ def plot_surface(predictions: pd.DataFrame, laws: pd.DataFrame, paths: list[Path
                     rasterized=True,
                 )
             error = laws[laws["parameter"] == f"heldout_rmse.{kind}"]
-            note = (
-                ""
-                if error.empty
-                else f"\nleft out: {error['estimate'].iloc[0]:.1f} [{error['low'].iloc[0]:.1f}, {error['high'].iloc[0]:.1f}] points"
-            )
-            ax.set_title(TYPE_NAMES[kind] + note, fontsize=8)
+            ax.set_title(TYPE_NAMES[kind] + _told_error(error), fontsize=8)
             ax.set_xlabel("measured (%)")
             ax.set_aspect("equal")
             ax.set(xlim=(-2, 102), ylim=(-2, 102))
@@ -239,5 +249,18 @@ def plot_surface(predictions: pd.DataFrame, laws: pd.DataFrame, paths: list[Path
         notes = [
             "A point is a cell, without bars. In the titles: root mean square error of the cells left out, with its interval over problems."
         ]
+        if laws.loc[laws["parameter"].astype(str).str.startswith("heldout_rmse."), "low"].isna().any():
+            notes.append("No limits: no resample of the problems differs (one problem per number of steps, or all alike).")
+        for column in ("measured", "predicted"):
+            if len(data) and np.ptp(data[column]) <= ROUNDING:
+                notes.append(f"All cells are {column} alike: {100 * data[column].iloc[0]:.3g}%.")
         finish(fig, handles, notes, paths)
     return data
+
+
+def _told_error(error: pd.DataFrame) -> str:
+    """The held-out error of a type, a row of laws.csv or none, as a title's second line."""
+    if error.empty:
+        return ""
+    value, low, high = (float(error[c].iloc[0]) for c in ("estimate", "low", "high"))
+    return f"\nleft out: {value:.1f}" + (" points, no limits" if np.isnan(low) else f" [{low:.1f}, {high:.1f}] points")

@@ -56,7 +56,7 @@ def _shrunk_covariance(boot: Floats) -> Floats | None:
     """Covariance of the replicates, (replicates, m) to (m, m), its correlations shrunk by a tenth; None if nothing varies."""
     covariance = np.cov(boot, rowvar=False)
     variance = np.diag(covariance).copy()
-    if not variance.max() > 0:
+    if not np.sqrt(variance.max()) > bootstrap.ROUNDING:
         return None
     ridge = 1e-12 * variance.max() * np.eye(len(variance))
     return np.asarray((1 - SHRINKAGE) * covariance + SHRINKAGE * np.diag(variance) + ridge)
@@ -96,8 +96,14 @@ def told_gain(low: float, high: float) -> str:
     return "votes gain" if low > 0 else "votes lose" if high < 0 else "not separable from zero"
 
 
+def unmoved(curve: Floats) -> str:
+    """Why the replicates of what votes of three and more gain do not differ, for (problems, K) accuracies of votes of P = 1..K."""
+    moves = np.abs(curve[:, 2:] - curve[:, :1]).max() > bootstrap.ROUNDING
+    return "every replicate over problems gains alike" if moves else "no vote changes any answer"
+
+
 def kappa_of(curve: Floats, w: Floats, confidence: float, first: int = 3, generalised: bool = True) -> KappaFit | None:
-    """κ over P = first..K as `fit_kappa` does, or by ordinary least squares; None where no vote changes any answer."""
+    """κ over P = first..K as `fit_kappa` does, or by ordinary least squares; None where no replicate differs (`unmoved` says why)."""
     k = curve.shape[1]
     x = np.log(np.arange(first, k + 1))
     gain = curve[:, first - 1 :] - curve[:, :1]
@@ -150,7 +156,7 @@ def fit_kappa(curve: Floats, w: Floats, confidence: float) -> Parameter:
     names = ("kappa-log-p", "kappa")
     found = kappa_of(curve, w, confidence)
     if found is None:
-        return Parameter(*names, np.nan, np.nan, np.nan, False, "not identified: no vote changes any answer")
+        return Parameter(*names, np.nan, np.nan, np.nan, False, f"not identified: {unmoved(curve)}")
     verdict = f"{found.gain}; {found.law} (lack of fit p = {found.lack_of_fit:.3g})"
     return Parameter(*names, found.estimate, found.low, found.high, found.gradient < 1e-8, verdict)
 

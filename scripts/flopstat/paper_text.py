@@ -18,7 +18,9 @@ def strategy(name: str) -> str:
 
 
 def with_limits(ledger: Ledger, row: Row, column: str, operation: str, low: str = "low", high: str = "high") -> str:
-    """A value with its limits in brackets; `low` and `high` are the columns that hold them."""
+    """A value with its limits in brackets, if it has any; `low` and `high` are the columns that hold them."""
+    if not row[low] and not row[high]:
+        return f"{ledger.show(operation, row.cell(column))} (no limits)"
     value, *limits = (ledger.show(operation, row.cell(name)) for name in (column, low, high))
     return f"{value} [{limits[0]}, {limits[1]}]"
 

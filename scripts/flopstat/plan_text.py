@@ -16,7 +16,7 @@ from flopstat.widths import Needs, half_widths, needs
 
 TOTAL = "total"
 BASES = {
-    "pilot": "lengths of chains from the pilot",
+    "pilot": "lengths of chains from the pilot, whose chains are sampled; in the upper limit greedy chains run to T",
     "assumed": "lengths of chains as plan.tokens_per_chain has them, limits from 1 to T tokens each",
     "range": "no pilot yet: from 1 to T tokens a chain",
 }

@@ -1,6 +1,6 @@
 """What a study will take before it runs: chains, tokens, FLOP, hours, memory, money, energy, per arm and in total.
 
-    tokens  = chains · mean length, by a pilot, or between one token and T each
+    tokens  = chains · mean length, by a pilot (its upper limit with greedy chains at T), or between one token and T each
     FLOP    = prefill once per problem, each chain at its context, forced answers with their own prefills
     seconds = start-up of each job + the engine's schedule (batching.py) at the arm's rate (rates.py)
     hours   = seconds of all jobs, those that run side by side at the same time
@@ -247,7 +247,9 @@ def plan_arm(study: Study, arm: str, known: Known, device: Device | None, price:
     if pilot is not None:
         middle = _case(study, known, rows, None)
         middle = middle.stretched(mean.value * study.chains / middle.chain_tokens)
-        cases = {"value": middle, "low": middle.stretched(mean.low / mean.value), "high": middle.stretched(mean.high / mean.value)}
+        # The pilot has no greedy chains, and those of weak models loop: in the upper limit they run to T.
+        high = ((study.per_problem - 1) * mean.high + budget) / study.per_problem
+        cases = {"value": middle, "low": middle.stretched(mean.low / mean.value), "high": middle.stretched(high / mean.value)}
     else:
         cases = {name: _case(study, known, rows, getattr(mean, name)) for name in ("value", "low", "high")}
     cases["worst"] = worst

@@ -21,6 +21,7 @@ from flopstat.strategies import Pool
 
 Floats = NDArray[np.float64]
 
+ALIKE = "no resample of the problems differs"
 REFERENCES = ("fp32", "bf16", "fp16")  # precisions of 16 bits or more that can serve as a model's reference
 ALL_ARMS = "all"  # stands for the arm in rows about the whole study
 
@@ -93,6 +94,12 @@ def interval(replicates: Floats, confidence: float) -> tuple[float, float]:
     else:
         low, high = np.quantile(known, [tail, 1 - tail], method="nearest")
     return float(low), float(high)
+
+
+def limits_if_any(replicates: Floats, confidence: float) -> tuple[float, float]:
+    """`interval` of finite replicates; NaN where none differs: that is no interval, not one of width zero."""
+    differ = np.ptp(replicates) > bootstrap.ROUNDING * max(1.0, float(np.abs(replicates).max()))
+    return interval(replicates, confidence) if differ else (np.nan, np.nan)
 
 
 def finite(value: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,7 @@ STYLE: dict[Any, Any] = {
 PALETTE = "colorblind"
 TITLE_SIZE = 10
 NOTE_SIZE = 6.5
+NOTE_WIDTH = 20  # characters of a note per inch, at least
 # Every series has a marker or a line of its own as well as a colour: prints in grey stay readable.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 LINES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (9, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (5, 5)))
@@ -117,15 +119,16 @@ def finish(
 
     Parameters
     ----------
-    notes : lines of small print, such as what bars and bands are
+    notes : small print, such as what bars and bands are; each begins a line, and is broken where the figure is too narrow
     columns : of the legend, fewer where they do not fit
     ends : last points of the curves to name, by panel
     """
-    height = float(fig.get_size_inches()[1])
-    below = 0.04 + 0.13 * len(notes)  # inches
+    width, height = (float(side) for side in fig.get_size_inches())
+    lines = [line for note in notes for line in textwrap.wrap(note, int(NOTE_WIDTH * width))]
+    below = 0.04 + 0.13 * len(lines)  # inches
     rows = _legend(fig, handles, below / height, columns) if handles else 0
-    if notes:
-        fig.text(0.01, 0.04 / height, "\n".join(notes).replace("$", r"\$"), fontsize=NOTE_SIZE, color="0.3")
+    if lines:
+        fig.text(0.01, 0.04 / height, "\n".join(lines).replace("$", r"\$"), fontsize=NOTE_SIZE, color="0.3")
     fig.tight_layout(rect=(0, (below + 0.08 + 0.19 * rows) / height, 1, 1))
     for ax, points in (ends or {}).items():
         _label_ends(ax, points)

@@ -12,7 +12,7 @@ from scipy.special import expit, logit
 
 from flopstat import bootstrap
 from flopstat.laws import Parameter
-from flopstat.study_pools import LawArm, interval, missing
+from flopstat.study_pools import ALIKE, LawArm, interval, limits_if_any, missing
 from flopstat.surface_fit import SurfaceFit, fit_surface
 from flopstat.surface_types import FULL_BITS, TYPES, Points
 
@@ -225,8 +225,10 @@ def _mean(parts: list[tuple[float, Floats]]) -> tuple[float, Floats]:
 
 
 def _error(parameter: str, found: tuple[float, Floats], confidence: float, verdict: str) -> Parameter:
-    low, high = interval(np.maximum(found[1], 0.0), confidence)
+    low, high = limits_if_any(np.maximum(found[1], 0.0), confidence)
     value = float(np.sqrt(found[0]))
+    if np.isnan(low):
+        return Parameter(LAW, parameter, value, low, high, False, f"no limits: {ALIKE}")
     return Parameter(LAW, parameter, value, min(float(np.sqrt(low)), value), max(float(np.sqrt(high)), value), True, verdict)
 
 
@@ -252,7 +254,9 @@ def best_type(surface: Surface, axes: list[str]) -> Parameter:
     best = order[0]
     rivals = [name for name in order[1:] if interval(totals[name][1] - totals[best][1], confidence)[0] <= 0]
     gap = totals[order[1]][0] - totals[best][0]
-    low, high = interval(totals[order[1]][1] - totals[best][1], confidence)
+    low, high = limits_if_any(totals[order[1]][1] - totals[best][1], confidence)
+    if np.isnan(low):
+        return Parameter(LAW, "best_type", gap, low, high, False, f"not distinguishable, no limits: {ALIKE}")
     verdict = f"{best} is the best type" if not rivals else f"not distinguishable: {', '.join([best, *rivals])}"
     return Parameter(LAW, "best_type", gap, low, high, not rivals, verdict)
 
@@ -263,11 +267,13 @@ def parameters(surface: Surface) -> list[Parameter]:
     for name, fit in surface.fits.items():
         theta, flat = fit.theta(fit.z), fit.flat
         for i, f in enumerate(fit.free):
-            low, high = interval(theta[f.name] + f.scale * surface.boot[name][:, i], surface.data.confidence)
+            low, high = limits_if_any(theta[f.name] + f.scale * surface.boot[name][:, i], surface.data.confidence)
             verdict = f"rmse of the fit {100 * fit.rmse:.2f} points, {fit.agreeing} of 3 starts agree"
             if f.name in flat:
                 verdict += "; flat: the cells hardly say"
-            certified = fit.certified and f.name not in flat
+            if np.isnan(low):
+                verdict += f"; no limits: {ALIKE}"
+            certified = fit.certified and f.name not in flat and np.isfinite(low)
             rows.append(Parameter(LAW, f"{name}.{f.name}", theta[f.name], low, high, certified, verdict))
     return rows
 

@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from flopstat import bootstrap
-from flopstat.laws import COLLAPSED_PER_DOUBLING, Parameter
+from flopstat.laws import COLLAPSED_PER_DOUBLING, Parameter, unmoved
 from flopstat.study_pools import StudyPools, finite, interval, missing
 
 Floats = NDArray[np.float64]
@@ -75,7 +75,7 @@ def fit_saturation(curve: Floats, w: Floats, confidence: float) -> Parameter:
 
     Smallest P in 3..K/2 such that A(2P') - A(P') < 0.005 for all P' from P to K/2. Limits are percentiles over bootstrap replicates, a
     replicate that never saturates counting as beyond K/2. "Collapsed" is said only where even the upper limit of the gain of
-    the last doubling is below half a point.
+    the last doubling is below half a point. Where no replicate differs, as where a model answers nothing right, it is not identified.
 
     Parameters
     ----------
@@ -90,6 +90,8 @@ def fit_saturation(curve: Floats, w: Floats, confidence: float) -> Parameter:
         return missing(*names, f"a pool of {k} samples holds no doubling from {FIRST} votes on")
     gains = doubling_gains(curve)
     boot = w @ gains
+    if not boot.std(axis=0).max() > bootstrap.ROUNDING:
+        return missing(*names, unmoved(curve))
     estimate = float(_first_below(gains.mean(axis=0)[None])[0])
     low, high = interval(_first_below(boot), confidence)
     top = float(np.quantile(boot[:, -1], 0.5 + confidence / 2))

@@ -4,6 +4,7 @@ import json
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from flopstat import calibration
 from flopstat.calibration_figure import plot_calibration, points
@@ -40,8 +41,6 @@ def test_weights_that_are_only_rounded_move_as_they_are_held(data):
 
 
 def test_the_figure_is_drawn_and_says_so_where_devices_are_mixed(data, tmp_path, monkeypatch):
-    from matplotlib.figure import Figure
-
     notes = []
     text = Figure.text
     monkeypatch.setattr(Figure, "text", lambda self, x, y, s, **kwargs: notes.append(s) or text(self, x, y, s, **kwargs))
@@ -52,3 +51,31 @@ def test_the_figure_is_drawn_and_says_so_where_devices_are_mixed(data, tmp_path,
     mixed = data.assign(fingerprint=data["fingerprint"].where(data["arm"] == "ladder-30k@fp32", "another"))
     plot_calibration(mixed, "", paths)
     assert [n for n in notes if "2 devices" in n and "another" in n]
+
+
+def test_a_peak_below_the_points_is_spelled_out_inside_the_axes(data, tmp_path, monkeypatch):
+    """float16 on a CPU without it: the matrix product of the compute dtype is slower than the points."""
+    panels = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda fig, *a, **k: (panels.append(_texts(fig.axes[1])), save(fig, *a, **k)))
+    slow = data.assign(peak_flops=3.5e5, bandwidth=1.2e10, compute_dtype="float16")
+    plot_calibration(slow, "t", [tmp_path / "c.png"])
+    title, top, texts = panels[0]
+    above = (slow["flops_per_s"] > 3.5e5).sum()
+    assert title.endswith(f"{above} of {len(slow)} points above the peak of a float16 product")
+    assert top > slow["flops_per_s"].max()
+    assert texts["matrix product 0.00035 GFLOP/s"]
+    assert texts["2.9e-05 FLOP/byte:\ncopy 12 GB/s"]
+    plot_calibration(data.assign(peak_flops=1e15), "t", [tmp_path / "c.png"])
+    assert "above" not in panels[1][0]
+
+
+def _texts(ax):
+    """Title, upper limit, and whether each text lies inside the axes (a point of slack)."""
+    frame = ax.get_window_extent().expanded(1.02, 1.02)
+    boxes = {t.get_text(): t.get_window_extent() for t in ax.texts}
+    return (
+        ax.get_title(loc="left"),
+        ax.get_ylim()[1],
+        {w: frame.contains(b.x0, b.y0) and frame.contains(b.x1, b.y1) for w, b in boxes.items()},
+    )

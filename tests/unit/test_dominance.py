@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from flopstat import tables
 from flopstat.bootstrap import weights
@@ -205,3 +206,26 @@ def test_figures_are_drawn_and_hand_back_their_points(tmp_path, dominance):
     assert (tmp_path / "c.png").stat().st_size > 5000
     one = Judged(given.cells[given.cells["model"] == "s"].reset_index(drop=True), given.values[:, :20], given.strata, given.w, 8, 0.95, 0)
     assert plot_crossovers(one, crossovers(one, "flops"), [tmp_path / "one.png"]).empty  # one model: a figure that says so
+
+
+def test_tick_labels_of_a_narrow_range_stay_apart(tmp_path, dominance, monkeypatch):
+    gaps = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda fig, *a, **k: (gaps.extend(_gaps(fig)), save(fig, *a, **k)))
+    ratio = dominance["at"] / dominance["at"].min()
+    narrow = dominance.assign(at=4.1e9 * ratio ** (np.log(2.3) / np.log(ratio.max())))
+    plot_dominance(narrow, [tmp_path / "d.png"])
+    assert gaps
+    assert min(gaps) > 0
+
+
+def _gaps(fig):
+    """Distances of neighbouring tick labels, in pixels, over all x axes."""
+    fig.canvas.draw()
+    out = []
+    for ax in fig.axes:
+        low, high = ax.get_xlim()
+        labels = [t for t in ax.get_xticklabels() if t.get_text() and low <= t.get_position()[0] <= high]
+        boxes = sorted((t.get_window_extent() for t in labels), key=lambda box: box.x0)
+        out += [right.x0 - left.x1 for left, right in itertools.pairwise(boxes)]
+    return out

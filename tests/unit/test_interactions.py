@@ -1,5 +1,7 @@
 """Interactions of bits with T and with N: planted differences of slopes are found, and none is claimed where there is none."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import expit
@@ -74,3 +76,11 @@ def test_what_the_study_lacks_is_said():
     assert one["all", "retention_T_minus_N"].verdict.startswith("not identified")
     flat = found(study(per_t=0.0))
     assert "does not surely rise" in flat["all", "retention_T_minus_N"].verdict
+
+
+def test_no_limits_where_no_resample_differs():
+    pools = study()
+    same = found(replace(pools, w=np.full_like(pools.w, 1 / N)))["small@nf4", "loss_per_doubling_T"]
+    assert np.isnan([same.low, same.high]).all()
+    assert not same.certified
+    assert same.verdict.startswith("no limits")

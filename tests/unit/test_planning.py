@@ -245,6 +245,20 @@ def test_a_small_real_pool_keeps_to_its_plan(studied, tmp_path):
     assert (tmp_path / "plan.png").stat().st_size > 5000
 
 
+def test_the_upper_limit_covers_greedy_chains_that_run_to_t(studied):
+    """By hand: 30 problems with 3 sampled chains at the pilot's upper limit and a greedy one of 48 tokens."""
+    folder, loaded, *_ = studied
+    inputs = plan_inputs.read_inputs(loaded, folder / "s", pools=folder / "pools")
+    arm = plan_text.make_plan(inputs, 2, 1).arms[0]
+    mean, _ = planning.mean_length(inputs.study, inputs.arms["ladder-160k@fp32"].pilot)
+    tokens = arm.quantities["tokens"]
+    assert tokens.value == pytest.approx(120 * mean.value)
+    assert tokens.low == pytest.approx(120 * mean.low)
+    assert tokens.high == pytest.approx(30 * (3 * mean.high + 48))
+    assert tokens.high <= tokens.worst
+    assert "in the upper limit greedy chains run to T" in plan_text.BASES["pilot"]
+
+
 def test_an_archived_study_is_planned_for_the_machine_that_it_ran_on(studied, tmp_path):
     folder, loaded, *_ = studied
     shutil.copytree(folder / "s", tmp_path / "s")

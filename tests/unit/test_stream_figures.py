@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from flopstat import bootstrap, tables
 from flopstat.cells import ArmFacts
@@ -199,10 +201,59 @@ def test_figures_draw_their_tables(streams, tmp_path):
     assert paths[0].read_bytes() != plain
 
 
-def test_an_arm_that_is_never_right_is_drawn_around(streams, tmp_path):
+@pytest.fixture
+def texts(monkeypatch):
+    """All texts of every figure that is saved, one string each."""
+    seen = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda fig, *a, **k: (seen.append(_words(fig)), save(fig, *a, **k)))
+    return seen
+
+
+def _words(fig):
+    return "\n".join(t.get_text() for t in fig.findobj(Text))
+
+
+def test_an_arm_that_is_never_right_is_drawn_around_and_named(streams, texts, tmp_path):
     curve = streams["ladder-30k@fp32"].curve
     hopeless = curve.assign(arm="m@fp32", model="m", value=np.inf, low=np.inf, high=np.inf)
     minima = pd.DataFrame([streams["ladder-30k@fp32"].minimum])
     path = tmp_path / "a.png"
-    plot_cost(pd.concat([curve, hopeless], ignore_index=True), minima, {"ladder-30k": "fp32", "m": "fp32"}, 0.95, "t", [path])
+    references = {"ladder-30k": "fp32", "m": "fp32"}
+    plot_cost(pd.concat([curve, hopeless], ignore_index=True), minima, references, 0.95, "t", [path])
     assert path.stat().st_size > 5000
+    assert "Never right, so without a cost per right answer: m@fp32." in texts[-1]
+    assert "no reference" not in texts[-1]
+    plot_cost(hopeless, minima.iloc[:0], references, 0.95, "t", [path])
+    assert "no arm has a right answer" in texts[-1]
+
+
+def test_a_quantised_first_precision_is_not_called_a_reference(streams, texts, tmp_path):
+    found = streams["ladder-30k@fp32"]
+    as_int8 = {"arm": "ladder-30k@int8", "precision": "int8"}
+    curve = pd.concat([found.curve.assign(**as_int8), streams["ladder-160k@fp32"].curve, streams["ladder-160k@rtn3"].curve])
+    minima = pd.DataFrame([found.minimum | as_int8])
+    references = {"ladder-30k": "int8", "ladder-160k": "fp32"}
+    plot_cost(curve, minima, references, 0.95, "t", [tmp_path / "a.png"])
+    speed = pd.concat([found.speed.assign(**as_int8), streams["ladder-160k@fp32"].speed], ignore_index=True)
+    plot_latency(speed, references, 0.95, "t", None, [tmp_path / "a.png"])
+    for words in texts:
+        assert "The first precision is quantised, and so no reference: ladder-30k@int8." in words
+        assert "eference precision" not in words
+    assert "ladder-30k@int8" in texts[0].splitlines()
+
+
+@pytest.mark.parametrize(("times", "unit", "label"), [(1e-3, "ms", "milliseconds"), (1e3, "s", "seconds")])
+def test_changes_per_doubling_are_in_the_unit_of_the_axis(streams, texts, tmp_path, times, unit, label):
+    speed = streams["ladder-30k@fp32"].speed
+    waits = speed["unit"] == "s"
+    columns = ["value", "low", "high", "intercept", "slope", "slope_low", "slope_high"]
+    scale = times / speed.loc[waits, "value"].max()
+    speed = speed.assign(**{c: speed[c].where(~waits, speed[c] * scale) for c in columns})
+    data = plot_latency(speed, {"ladder-30k": "fp32"}, 0.95, "t", None, [tmp_path / "a.png"])
+    assert data.loc[data["unit"] == "s", "value"].max() == pytest.approx(times)  # the points stay in seconds
+    slope = float(speed.loc[speed["metric"] == "latency_p50_s", "slope"].iloc[0]) * np.log(2) * (1e3 if unit == "ms" else 1)
+    lines = texts[-1].splitlines()
+    assert lines.count(label) == 2
+    assert any(line.startswith(f"{float(f'{slope:.3g}'):+,g} [") and f"] {unit}: " in line for line in lines)
+    assert "e+0" not in texts[-1]

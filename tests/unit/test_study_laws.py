@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from flopstat import law_figures
 from flopstat.law_sensitivity import REPORTED
@@ -120,3 +122,41 @@ def test_residuals_of_votes_are_gain_less_line(fitted, tmp_path):
     data = law_figures.plot_votes(fitted.tables["vote_gains"], fitted.tables["laws"], [tmp_path / "v.png"])
     assert np.allclose(data["residual"], data["gain"] - data["fitted"])
     assert data["T"].nunique() == 1
+
+
+def test_figures_of_a_study_that_answers_nothing_right_say_so(fitted, tmp_path, monkeypatch):
+    figures = []
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure,
+        "savefig",
+        lambda fig, *a, **k: (figures.append((_words(fig), [ax.get_ylim() for ax in fig.axes])), save(fig, *a, **k)),
+    )
+    laws = fitted.tables["laws"]
+    kappa, error = laws["parameter"] == "kappa", laws["parameter"].str.startswith("heldout_rmse")
+    never = laws.assign(verdict=laws["verdict"].where(~kappa, "not identified: no vote changes any answer"))
+    never.loc[kappa | error, ["low", "high"]] = np.nan
+    never.loc[kappa, "estimate"] = np.nan
+    gains = fitted.tables["vote_gains"]
+    law_figures.plot_votes(gains.iloc[:0], never, [tmp_path / "v.png"])
+    assert "no vote changes any answer" in figures[-1][0]
+    assert "four samples" not in figures[-1][0]
+    law_figures.plot_votes(gains.iloc[:0], laws.iloc[:0], [tmp_path / "v.png"])
+    assert "no pool of four samples or more" in figures[-1][0]
+    one = laws.loc[kappa, "arm"].iloc[0]
+    law_figures.plot_votes(gains[gains["arm"] != one], never[~kappa | (never["arm"] == one)], [tmp_path / "v.png"])
+    assert f"Not drawn, as no vote changes any answer: {one}." in figures[-1][0].replace("\n", " ")
+
+    curves = fitted.tables["coverage"].assign(measured=0.0, low=0.0, high=0.0, fitted=1e-6)
+    law_figures.plot_coverage(curves, laws, [tmp_path / "c.png"])
+    assert all(low < 0 and high >= 1 for low, high in figures[-1][1])
+
+    alike = fitted.tables["surface"].assign(measured=0.0)
+    law_figures.plot_surface(alike, never, [tmp_path / "s.png"])
+    assert "points, no limits" in figures[-1][0]
+    assert "All cells are measured alike: 0%." in figures[-1][0]
+    assert "nan" not in figures[-1][0]
+
+
+def _words(fig):
+    return "\n".join(t.get_text() for t in fig.findobj(Text))

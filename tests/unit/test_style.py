@@ -65,3 +65,11 @@ def test_style_stands_in_one_module(root):
             text = path.read_text(encoding="utf-8")
             assert not re.search(r"color_palette|rcParams|\"#[0-9a-fA-F]{6}\"|\.savefig\(", text), path.name
     assert mpl.rcParams["savefig.dpi"] != style.STYLE["savefig.dpi"]  # nothing is set for good
+
+
+def test_notes_are_broken_where_the_figure_is_too_narrow(tmp_path):
+    with style.canvas(1, 1, (3, 3)) as (fig, _):
+        style.finish(fig, [], ["a note that goes on and on " * 6, "another"], [tmp_path / "a.png"])
+        notes = fig.texts[0]
+        assert notes.get_text().splitlines()[-1] == "another"
+        assert notes.get_window_extent().x1 <= 3 * style.STYLE["savefig.dpi"]  # laid out last when it was saved

@@ -204,3 +204,16 @@ def test_a_study_without_quantised_arms_or_votes_fits_what_it_has():
     assert {f.name for f in fit.free} == {"b_0", "b_N", "ln_d", "ln_c", "ln_r"}
     assert [d.axis for d in designs(data)] == ["N", "N", "N", "T"]
     assert fit_surface(TYPES["bnsl"], data.points.at(np.arange(4)), data.y[:4], np.random.default_rng(0)) is None
+
+
+def test_errors_have_no_limits_where_no_resample_differs(latent):
+    """Zero-width intervals would claim what one problem per number of steps cannot say."""
+    data = replace(latent.data, w_judged=np.full_like(latent.data.w_judged, 1 / latent.data.w_judged.shape[1]))
+    still = replace(latent, data=data, boot={name: np.zeros_like(boot) for name, boot in latent.boot.items()})
+    rows = judge(still)
+    for p in [*rows, *parameters(still)]:
+        assert np.isfinite(p.estimate)
+        assert np.isnan([p.low, p.high]).all()
+        assert not p.certified
+        assert "no limits: no resample of the problems differs" in p.verdict
+    assert rows[-1].verdict.startswith("not distinguishable")

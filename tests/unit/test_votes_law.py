@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from flopstat.bootstrap import weights
+from flopstat.laws import fit_kappa
 from flopstat.strategies import Pool
 from flopstat.study_pools import LawArm, StudyPools
 from flopstat.votes_law import doubling_gains, fit_saturation, local_kappa, vote_gains
@@ -49,6 +50,17 @@ def test_votes_that_go_on_gaining_do_not_saturate_and_flat_ones_saturate_at_once
     flat = fit_saturation(curve(lambda p: 0.0 * p, spread=0.0001), w, 0.95)
     assert flat.estimate == flat.low == flat.high == 3
     assert flat.verdict.startswith("collapsed")
+
+
+def test_nothing_is_claimed_where_no_replicate_differs(w):
+    """A model that answers nothing right has no κ and no saturation, nor has one whose gains are alike in every resample."""
+    for fit in (fit_kappa, fit_saturation):
+        never, alike = fit(np.zeros((N, 8)), w, 0.95), fit(np.tile(0.1 * np.log(np.arange(1, 9)), (N, 1)), w, 0.95)
+        for found in (never, alike):
+            assert np.isnan([found.estimate, found.low, found.high]).all()
+            assert not found.certified
+        assert never.verdict == "not identified: no vote changes any answer"
+        assert alike.verdict == "not identified: every replicate over problems gains alike"
 
 
 def test_noise_forbids_to_say_collapsed(w):
