@@ -133,10 +133,9 @@ def test_figures_of_a_study_that_answers_nothing_right_say_so(fitted, tmp_path, 
         lambda fig, *a, **k: (figures.append((_words(fig), [ax.get_ylim() for ax in fig.axes])), save(fig, *a, **k)),
     )
     laws = fitted.tables["laws"]
-    kappa, error = laws["parameter"] == "kappa", laws["parameter"].str.startswith("heldout_rmse")
+    kappa = laws["parameter"] == "kappa"
     never = laws.assign(verdict=laws["verdict"].where(~kappa, "not identified: no vote changes any answer"))
-    never.loc[kappa | error, ["low", "high"]] = np.nan
-    never.loc[kappa, "estimate"] = np.nan
+    never.loc[kappa, ["estimate", "low", "high"]] = np.nan
     gains = fitted.tables["vote_gains"]
     law_figures.plot_votes(gains.iloc[:0], never, [tmp_path / "v.png"])
     assert "no vote changes any answer" in figures[-1][0]
@@ -152,7 +151,8 @@ def test_figures_of_a_study_that_answers_nothing_right_say_so(fitted, tmp_path, 
     assert all(low < 0 and high >= 1 for low, high in figures[-1][1])
 
     alike = fitted.tables["surface"].assign(measured=0.0)
-    law_figures.plot_surface(alike, never, [tmp_path / "s.png"])
+    row = {"parameter": f"heldout_rmse.{alike['type'].iloc[0]}", "estimate": 3.6, "low": np.nan, "high": np.nan}
+    law_figures.plot_surface(alike, pd.DataFrame([row]), [tmp_path / "s.png"])
     assert "points, no limits" in figures[-1][0]
     assert "All cells are measured alike: 0%." in figures[-1][0]
     assert "nan" not in figures[-1][0]
