@@ -294,7 +294,7 @@ def test_small_study_from_nothing_to_the_pdf_and_its_reruns(copy):
     assert '"font.size": 8.5' in code
     style.write_text(code.replace('"font.size": 8.5', '"font.size": 8.0'), encoding="utf-8")
     rerun = jobs(snakemake(copy, "-n", *config))
-    others = {"all", "record_run"} | ({"build_paper"} if shutil.which("latexmk") else set())
+    others = {"all", "record_run", "write_macros", "check_macros"} | ({"build_paper"} if shutil.which("latexmk") else set())
     assert {name for name in rerun if not name.startswith("plot_")} == others
     assert rerun["plot_accuracy"] == len(list((results / "figures").glob("accuracy*.csv")))
     check_forced_answers(copy)
