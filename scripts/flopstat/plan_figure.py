@@ -48,7 +48,8 @@ def plot_plan(actual: pd.DataFrame, title: str, paths: list[Path]) -> pd.DataFra
             ax.set_xlim(max(0.0, left - 0.1 * (right - left)), right + 0.1 * (right - left))
             for place, found in zip(y, rows["status"], strict=True):
                 if found != MEASURED:
-                    ax.annotate(found, (1, place), xytext=(0, 3.5), textcoords="offset points", fontsize=6, color="0.35", ha="center")
+                    beside = ax.get_yaxis_transform()  # the status of an arm stands at the panel's right end, wherever 1 is
+                    ax.text(0.99, place + 0.22, found, transform=beside, fontsize=6, color="0.35", ha="right", va="center")
             ax.set_title(TITLES[quantity])
             ax.set_xlabel("actual / planned")
         axes[0, 0].set_yticks(list(places.values()), list(places))

@@ -170,7 +170,8 @@ def doublings(ax: Axes, top: int) -> None:
 
 def places_of(ax: Axes, budgets: Sequence[int]) -> dict[int, int]:
     """An axis of budgets T or streams P with equal steps; the place of each."""
-    ax.set_xticks(range(len(budgets)), [f"{value:,}" for value in budgets])
+    wide = sum(len(f"{value:,}") for value in budgets) > 20  # they would touch in a third of the page's width
+    ax.set_xticks(range(len(budgets)), [f"{value:,}" for value in budgets], rotation=35 if wide else 0)
     ax.set_xlim(-0.6, len(budgets) - 0.4)
     return {value: i for i, value in enumerate(budgets)}
 
