@@ -27,6 +27,11 @@ hypothesis.settings.register_profile("flopstat", deadline=None, derandomize=True
 hypothesis.settings.load_profile("flopstat")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first, so that no process waits for the last of them."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     return ROOT

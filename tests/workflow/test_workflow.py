@@ -205,6 +205,7 @@ def write_pool(path: Path) -> None:
                     stream.write(json.dumps(row) + "\n")
 
 
+@pytest.mark.slow
 def test_import_study_to_the_figures_with_no_model_present(copy, poison):
     """Torch and transformers can't even be imported."""
     write_pool(copy / "log.jsonl")
