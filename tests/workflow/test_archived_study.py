@@ -22,6 +22,7 @@ TINY = {
     "budgets": {"T": [16, 32, 64], "P": [1, 2, 4], "B": [1, 2]},
     "strategies": ["single", "greedy", "majority", "weighted_majority", "best_of_lowest_window", "best_of_mean_logprob"],
     "statistics": {"replicates": 200},
+    "scenarios": [],
     "calibration": {"prompt_tokens": 32, "decode_tokens": 4, "batches": [1], "repeats": 5},
 }
 SECRETS = {
