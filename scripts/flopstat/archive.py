@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from flopstat import bundle, config, provenance, stored, tables
+from flopstat import bundle, config, stored, tables
 from flopstat.crate import METADATA, crate
 from flopstat.errors import InputError
 from flopstat.models import ImportedCard, ModelCard, checkpoint, read_card
@@ -66,7 +66,7 @@ def pack_study(study: Path, out: Path, per_token: bool = False) -> str:
         bundle.pack(files, about, out)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return f"{out}: {len(files)} files of {merged['study']}, {out.stat().st_size:,} bytes, SHA-256 {bundle.digest(out)}"
+    return f"{out}: {len(files)} files of {merged['study']}, {out.stat().st_size:,} bytes, SHA-256 {stored.digest(out)}"
 
 
 def _record(study: Path) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def _record(study: Path) -> dict[str, Any]:
     record = stored.read_json(path)
     for name, sha256 in record["sha256"].items():
         table = study / name
-        if not table.is_file() or provenance.sha256(table) != sha256:
+        if not table.is_file() or stored.digest(table) != sha256:
             raise InputError(f"{table}: not the table that run.json was written for; run the study again (`make run`)")
     return record
 
@@ -323,7 +323,7 @@ def restore_folder(path: Path, out: Path) -> str:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: is there already and not empty; name a new folder")
     merged = restore(path, out)
-    merged["archive"] = {"path": str(path.absolute()), "url": None, "sha256": bundle.digest(path)}
+    merged["archive"] = {"path": str(path.absolute()), "url": None, "sha256": stored.digest(path)}
     _written(out / "study.yaml", yaml.safe_dump(merged, sort_keys=False, allow_unicode=True))
     return f"{out}: restored. To rebuild tables, figures and paper: make run CONFIG={out / 'study.yaml'}"
 
@@ -341,6 +341,6 @@ def source(archive: Mapping[str, Any], store: Path) -> Path:
     path = Path(archive["path"])
     if not path.is_file():
         raise InputError(f"archive.path {path}: no such file; `flopstat archive --study DIR --out FILE` makes one")
-    if archive["sha256"] is not None and bundle.digest(path) != archive["sha256"]:
-        raise InputError(f"archive.path {path}: its SHA-256 is {bundle.digest(path)}, archive.sha256 says {archive['sha256']}")
+    if archive["sha256"] is not None and stored.digest(path) != archive["sha256"]:
+        raise InputError(f"archive.path {path}: its SHA-256 is {stored.digest(path)}, archive.sha256 says {archive['sha256']}")
     return path

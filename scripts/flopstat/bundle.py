@@ -27,6 +27,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from flopstat.errors import InputError
+from flopstat.stored import digest
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -42,12 +43,6 @@ _PART = "[A-Za-z0-9_][A-Za-z0-9._@-]*"
 NAME = re.compile(f"{_PART}(/{_PART}){{0,4}}")
 SHA256 = re.compile("[0-9a-f]{64}")
 _REMEDY = "copy or download it again, from a source that you trust"
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, read in blocks."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def manifest_of(files: Mapping[str, Path], about: Mapping[str, Any]) -> bytes:

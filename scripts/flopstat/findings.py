@@ -11,17 +11,16 @@ from flopstat import tables
 from flopstat.costs import COST_NAMES
 
 
-def findings(study: Path, cost: str) -> list[str]:
+def findings(study: Path, configurations: pd.DataFrame, crossovers: pd.DataFrame, cost: str) -> list[str]:
     """Sentences on size, votes and bits, each with intervals; none where a table has no row to tell of.
 
     Parameters
     ----------
-    study : folder of a finished study
+    study : folder of a finished study, whose tables of laws are read if it has any
     cost : column that the crossovers are told in
     """
-    configurations = tables.read("configurations", study / "configurations.csv")
     arms = configurations[["arm", "model", "n_params", "precision"]].drop_duplicates("arm")
-    out = [_size(tables.read("crossovers", study / "crossovers.csv"), arms, cost)]
+    out = [_size(crossovers, arms, cost)]
     if (study / "vote_gains.csv").is_file():
         laws = tables.read("laws", study / "laws.csv")
         streams = configurations.loc[configurations["strategy"] == "majority", "P"]

@@ -22,14 +22,13 @@ from typing import TYPE_CHECKING, Any
 from flopstat.config import ROOT
 from flopstat.errors import InputError
 from flopstat.shape import Shape, read_config, shape_of, whole_number
-from flopstat.stored import read_json
+from flopstat.stored import digest, read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 LADDER = ROOT / "workflow" / "resources" / "ladder"
 ABSENT = "sampling.device {}: not available on this machine; set it to auto or cpu"
-_HASH_BLOCK = 1 << 20
 SHAPE_TOLERANCE = 0.01  # a checkpoint may hold buffers beside its weights
 MAX_SIZE = 1 << 40  # of one dimension of a tensor
 MAX_DIMENSIONS = 8  # of a tensor: its size stays a number that can be printed
@@ -134,11 +133,7 @@ def sha256_of_files(paths: list[Path]) -> str:
     """One SHA-256 over the contents of files, in the order of their names."""
     total = hashlib.sha256()
     for path in sorted(paths, key=lambda p: p.name):
-        one = hashlib.sha256()
-        with path.open("rb") as stream:
-            while block := stream.read(_HASH_BLOCK):
-                one.update(block)
-        total.update(f"{path.name}:{one.hexdigest()}\n".encode())
+        total.update(f"{path.name}:{digest(path)}\n".encode())
     return total.hexdigest()
 
 

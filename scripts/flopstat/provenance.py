@@ -12,6 +12,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from flopstat.stored import digest
+
 PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE.parents[1]
 VERSIONS = (
@@ -130,10 +132,6 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def record(config: dict[str, Any], tables: dict[str, Path], calibrations: list[dict[str, Any]]) -> str:
     """The text of run.json: merged config, versions, revision, hardware, hashes of the tables."""
     fingerprints = [dict(c["identity"]["fingerprint"]) for c in calibrations]
@@ -144,6 +142,6 @@ def record(config: dict[str, Any], tables: dict[str, Path], calibrations: list[d
         "revision": _git("rev-parse", "HEAD") or "unknown",
         "modified": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "hardware": unique,
-        "sha256": {name: sha256(path) for name, path in sorted(tables.items())},
+        "sha256": {name: digest(path) for name, path in sorted(tables.items())},
     }
     return json.dumps(out, indent=1, ensure_ascii=False) + "\n"

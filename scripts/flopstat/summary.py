@@ -89,7 +89,7 @@ def summarize(study: Path) -> str:
         if pd.notna(row["n_more"]):
             where += f" (about {int(row['n_more'])} more problems would settle it)"
         out.append(f"  {row['large']}, {row['kind']}, against {row['small']}: {row['status'].replace('_', ' ')}{where}")
-    found = findings(study, cost)
+    found = findings(study, configurations, crossings, cost)
     out += [f"What was found ({confidence:.0%} intervals):", *(f"  {text}" for text in found)] if found else []
     if (study / "law_sensitivity.csv").is_file() and (told := _fragile(tables.read("law_sensitivity", study / "law_sensitivity.csv"))):
         out.append(told)

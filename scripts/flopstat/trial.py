@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -23,6 +22,7 @@ from flopstat.config import ROOT
 from flopstat.engine import GREEDY
 from flopstat.errors import InputError, PoolError, TrialError, printable
 from flopstat.pool import Pool
+from flopstat.stored import read_json
 
 POLL_S = 0.5
 TAIL = 25  # lines of a log that are shown if a run fails
@@ -52,8 +52,9 @@ class Trial:
         return int((dataset["n_study"] + dataset["n_calibration"]) * (self.config["sampling"]["samples"] + 1))
 
     def command(self, *more: str) -> list[str]:
+        """Snakemake, started as `make run` does: where a killed one left off."""
         named = [str(path) for path in self.files]
-        return [sys.executable, "-m", "snakemake", "--cores", str(self.cores), *more, "--configfile", *named]
+        return [sys.executable, "-m", "flopstat.recovery", "--cores", str(self.cores), *more, "--configfile", *named]
 
     def environment(self) -> dict[str, str]:
         """Models come from the stand-ins' cache and nowhere else."""
@@ -105,8 +106,8 @@ def stored(trial: Trial) -> dict[str, set[tuple[str, int, int]]]:
     keys = tables.read("problems", table)["problem_key"].tolist() if table.is_file() else []
     out = {}
     for pilot in sorted((trial.results / "pilot").glob("*.json")):
-        name = json.loads(pilot.read_text(encoding="utf-8"))["pool"]
-        key = json.loads((Path("results") / "pools" / name / "key.json").read_text(encoding="utf-8"))
+        name = read_json(pilot)["pool"]
+        key = read_json(Path("results") / "pools" / name / "key.json")
         rows = Pool(Path("results") / "pools", key).rows(keys, 1, ["problem_key", "sample", "n_tokens"])
         wanted = set(range(GREEDY, trial.config["sampling"]["samples"]))
         out[pilot.stem] = {row for row in zip(*(rows[c].to_pylist() for c in rows.column_names), strict=True) if row[1] in wanted}
@@ -177,7 +178,7 @@ def finish(trial: Trial) -> float:
         If a run fails.
     """
     begun = time.monotonic()
-    for what, more in {"unlock": ["--unlock"], "run": [], "report": ["--report", str(trial.results / "report.html")]}.items():
+    for what, more in {"run": [], "report": ["--report", str(trial.results / "report.html")]}.items():
         with trial.log(what).open("w", encoding="utf-8") as log:
             done = subprocess.run(trial.command(*more), stdout=log, stderr=log, env=trial.environment(), check=False)
         if done.returncode:
@@ -210,15 +211,14 @@ def rehearse(trial: Trial, kill_at: float | None) -> list[str]:
     after = stored(trial)
     if lost := {arm: len(chains - after[arm]) for arm, chains in before.items() if chains - after[arm]}:
         raise TrialError(f"{study}: finished chains are lost: {lost}")
-    summaries = [json.loads(p.read_text(encoding="utf-8")) for p in sorted((trial.results / "samples").rglob("*.json"))]
+    summaries = [read_json(p) for p in sorted((trial.results / "samples").rglob("*.json"))]
     drawn = sum(s["chains_drawn"] for s in summaries)
     n_before, n_after = (sum(map(len, found.values())) for found in (before, after))
     if kill_at is not None:
         lines.append(f"chains stored at the kill: {n_before:,} of {n_after:,}, none lost; the last jobs drew {drawn:,}")
     lines.append(f"to the end in {seconds:.0f} s")
     for arm in study_config.arms(trial.config):
-        own = [json.loads(p.read_text(encoding="utf-8")) for p in sorted((trial.results / "samples" / arm).glob("*.json"))]
-        recorded = [s["recorded"] for s in own]
+        recorded = [read_json(p)["recorded"] for p in sorted((trial.results / "samples" / arm).glob("*.json"))]
         tokens, took = (sum(r[name] for r in recorded) for name in ("new_tokens", "job_seconds"))
         lines.append(f"  {arm}: {len(after[arm]):,} chains; {tokens:,} tokens in {took:.0f} s of jobs that ended")
     for what in ("paper/flopstat.pdf", "report.html"):

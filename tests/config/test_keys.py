@@ -17,7 +17,7 @@ import pytest
 import yaml
 from in_process import Rules, content, folder_for, parse_once, run
 
-from flopstat import archive, bundle, calibration, models, paper, plan_inputs, plan_text, problems, sampling
+from flopstat import archive, calibration, models, paper, plan_inputs, plan_text, problems, sampling, stored
 from flopstat import config as study_config
 from flopstat.errors import InputError
 from flopstat.forcing import Plan
@@ -373,7 +373,7 @@ def changed(change: dict) -> dict:
     if change.get("archive", {}).get("url") is None:
         return change
     file = Path(change["archive"]["url"].removeprefix("file:")).absolute()
-    return {"archive": change["archive"] | {"url": file.as_uri(), "sha256": bundle.digest(file)}}
+    return {"archive": change["archive"] | {"url": file.as_uri(), "sha256": stored.digest(file)}}
 
 
 @pytest.mark.parametrize("key", SPEED)

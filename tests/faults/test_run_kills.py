@@ -185,6 +185,7 @@ def test_forty_kills(tmp_path, capsys):
         done += history
         with capsys.disabled():
             print("", *history, sep="\n  ", flush=True)
+    assert len(done) == KILLS  # each of which `kill_and_rerun` found recovered
     places = collections.Counter(note.split("behind ")[1].split(",")[0] for note in done)
     with capsys.disabled():
         took = time.monotonic() - begun

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from flopstat import archive, bundle, config, problems, tables
+from flopstat import archive, bundle, config, problems, stored, tables
 from flopstat.engine import Chain
 from flopstat.errors import InputError
 from flopstat.grading import grade_chains
@@ -90,7 +90,7 @@ def graded(results, samples, budgets):
 @pytest.mark.parametrize("per_token", [False, True])
 def test_restored_samples_grade_exactly_as_the_study_did(study, tmp_path, per_token):
     said = archive.pack_study(study, tmp_path / "x.tar.zst", per_token)
-    assert bundle.digest(tmp_path / "x.tar.zst") in said
+    assert stored.digest(tmp_path / "x.tar.zst") in said
     archive.restore(tmp_path / "x.tar.zst", tmp_path / "results")
     budgets = [4, 16, 48]
     for arm in ARMS:
@@ -150,7 +150,7 @@ def test_restore_to_a_new_folder_writes_a_config_that_rebuilds_the_study(packed,
     said = archive.restore_folder(packed, tmp_path / "new")
     assert said.endswith(f"make run CONFIG={tmp_path / 'new' / 'study.yaml'}")
     loaded = config.load(tmp_path / "new" / "study.yaml")
-    assert loaded["archive"] == {"path": str(packed), "url": None, "sha256": bundle.digest(packed)}
+    assert loaded["archive"] == {"path": str(packed), "url": None, "sha256": stored.digest(packed)}
     assert loaded | {"archive": None} == config.resolve(CONFIG)
     assert config.shards(loaded) == [archive.SHARD]
     with pytest.raises(InputError, match="not empty"):
@@ -232,7 +232,7 @@ def test_a_study_that_changed_or_is_not_finished_is_not_archived(study, tmp_path
 
 
 def test_a_source_is_there_and_has_its_hash(packed, tmp_path):
-    good = {"path": str(packed), "url": None, "sha256": bundle.digest(packed)}
+    good = {"path": str(packed), "url": None, "sha256": stored.digest(packed)}
     assert archive.source(good, tmp_path) == packed
     with pytest.raises(InputError, match="no such file"):
         archive.source(good | {"path": "absent"}, tmp_path)

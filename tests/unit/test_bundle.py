@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from flopstat import bundle
+from flopstat import bundle, stored
 from flopstat.errors import InputError
 
 CONTENT = {"a.json": b"{}", "samples/m@fp32.parquet": bytes(range(256)) * 40, "empty.csv": b""}
@@ -196,7 +196,7 @@ def test_a_full_disk_is_not_blamed_on_the_archive(tmp_path, small_disk):
 
 def test_an_address_is_fetched_once_and_only_with_its_hash(tmp_path):
     bundle.pack(write(tmp_path / "in", CONTENT), {}, tmp_path / "x.tar.zst")
-    sha256, url = bundle.digest(tmp_path / "x.tar.zst"), (tmp_path / "x.tar.zst").as_uri()
+    sha256, url = stored.digest(tmp_path / "x.tar.zst"), (tmp_path / "x.tar.zst").as_uri()
     kept = bundle.fetch(url, sha256, tmp_path / "store")
     assert kept.read_bytes() == (tmp_path / "x.tar.zst").read_bytes()
     (tmp_path / "x.tar.zst").write_bytes(b"other")

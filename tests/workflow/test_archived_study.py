@@ -9,7 +9,7 @@ import pytest
 import yaml
 from test_workflow import NO_NETWORK, ROOT, run, snakemake, tracked_files
 
-from flopstat import bundle
+from flopstat import bundle, stored
 
 pytestmark = pytest.mark.xdist_group("archived")  # the fixture is a whole study
 TITLE = "<b>ZqTitle</b> \\input{/etc/passwd} $\\frac{ {{ 7 * 7 }} #1"
@@ -108,7 +108,7 @@ def test_two_archives_of_a_study_have_the_same_bytes(finished):
     again = run(finished, "flopstat.cli", "archive", "--study", "results/tiny", "--out", "other/name.tar.zst")
     assert again.returncode == 0, again.stderr
     assert (finished / "other" / "name.tar.zst").read_bytes() == (finished / "tiny.tar.zst").read_bytes()
-    assert bundle.digest(finished / "tiny.tar.zst") in again.stdout
+    assert stored.digest(finished / "tiny.tar.zst") in again.stdout
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from test_workflow import ROOT, snakemake, tracked_files
 
+from flopstat import tables
 from flopstat.findings import findings
 
 GOLDEN = ROOT / "tests" / "golden" / "ladder_macros.tex"
@@ -29,6 +30,7 @@ def test_the_shipped_archive_rebuilds_the_papers_tables_and_the_readmes_findings
     made = (tmp_path / macros).read_text(encoding="utf-8").splitlines()
     assert [line for line in made if "assumptions" not in line] == GOLDEN.read_text(encoding="utf-8").splitlines()
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    found = findings(tmp_path / RESULTS, "flops")
+    cells, crossings = (tables.read(name, tmp_path / RESULTS / f"{name}.csv") for name in ("configurations", "crossovers"))
+    found = findings(tmp_path / RESULTS, cells, crossings, "flops")
     assert len(found) == 3
     assert [text for text in found if text not in readme] == []
