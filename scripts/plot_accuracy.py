@@ -1,4 +1,4 @@
-"""Plot accuracy against a cost."""
+"""Plot accuracy against costs, a figure each."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,38 +15,34 @@ if TYPE_CHECKING:
 def main(
     title: str,
     references: dict[str, str],
-    cost: str | None,
+    costs: list[str | None],
     path_to_configurations: Path,
     path_to_frontier: Path,
     path_to_crossovers: Path,
     path_to_calibration: Path,
-    path_to_pdf: Path,
-    path_to_png: Path,
-    path_to_data: Path,
+    paths_to_pdfs: list[Path],
+    paths_to_pngs: list[Path],
+    paths_to_data: list[Path],
 ) -> None:
-    data = plot_accuracy(
-        tables.read("configurations", path_to_configurations),
-        tables.read("frontier", path_to_frontier),
-        tables.read("crossovers", path_to_crossovers),
-        references,
-        title,
-        [path_to_pdf, path_to_png],
-        cost,
-        mixed_devices(tables.read("calibration", path_to_calibration)),
-    )
-    write_data(data, path_to_data)
+    configurations = tables.read("configurations", path_to_configurations)
+    frontier = tables.read("frontier", path_to_frontier)
+    crossovers = tables.read("crossovers", path_to_crossovers)
+    note = mixed_devices(tables.read("calibration", path_to_calibration))
+    for cost, pdf, png, path_to_data in zip(costs, paths_to_pdfs, paths_to_pngs, paths_to_data, strict=True):
+        data = plot_accuracy(configurations, frontier, crossovers, references, title, [pdf, png], cost, note)
+        write_data(data, path_to_data)
 
 
 if __name__ == "__main__":
     main(
         title=snakemake.params.title,
         references=snakemake.params.references,
-        cost=snakemake.params.cost,
+        costs=snakemake.params.costs,
         path_to_configurations=Path(snakemake.input.configurations),
         path_to_frontier=Path(snakemake.input.frontier),
         path_to_crossovers=Path(snakemake.input.crossovers),
         path_to_calibration=Path(snakemake.input.calibration),
-        path_to_pdf=Path(snakemake.output.pdf),
-        path_to_png=Path(snakemake.output.png),
-        path_to_data=Path(snakemake.output.data),
+        paths_to_pdfs=[Path(p) for p in snakemake.output.pdf],
+        paths_to_pngs=[Path(p) for p in snakemake.output.png],
+        paths_to_data=[Path(p) for p in snakemake.output.data],
     )

@@ -288,11 +288,12 @@ def estimate_arm(
 def skipped(facts: ArmFacts, config: dict[str, Any], grades: pd.DataFrame | None = None) -> list[dict[str, Any]]:
     """Cells without an estimate: P·B exceeds the pool, or its grades lack a column that the strategy needs, as imported ones may."""
     k, budgets = config["samples"], config["budgets"]
+    lacks = {name: "" if grades is None else _missing(name, grades) for name in config["strategies"]}
     rows = []
     for t, name, p, b in itertools.product(budgets["T"], config["strategies"], budgets["P"], budgets["B"]):
         is_cell = p * b == 1 if name == GREEDY else _spends(strategy(name, b).axis, p, b)
-        missing = "" if grades is None else _missing(name, grades)
-        reason = f"P·B = {p * b} exceeds the pool of K = {k}" if p * b > k else missing and f"needs {missing}, which these samples lack"
+        too_many, lacking_columns = f"P·B = {p * b} exceeds the pool of K = {k}", f"needs {lacks[name]}, which these samples lack"
+        reason = too_many if p * b > k else lacks[name] and lacking_columns
         if is_cell and reason:
             rows.append(facts.columns(config["study"]) | {"T": t, "P": p, "B": b, "strategy": name, "reason": reason})
     return rows

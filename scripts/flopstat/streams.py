@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from flopstat import bootstrap
 from flopstat.cells import Arm, matrices
@@ -24,6 +25,7 @@ MOST_STREAMS = 8  # of latency and throughput
 SHARES = {"latency_p50_s": 0.5, "latency_p90_s": 0.9}
 THROUGHPUT = "problems_per_s"
 METRICS = {**dict.fromkeys(SHARES, "s"), THROUGHPUT: "1/s"}
+BLOCK = 64  # columns of a product that are made together
 
 
 @dataclass(frozen=True)
@@ -129,15 +131,25 @@ def boot_waiting(clock: Clock, tokens: Floats, k: int, w: Floats) -> Floats:
     there = chance > 0
     seconds = clock.prefill[:, None] + k * clock.chain + clock.steps(k, np.sort(tokens, axis=1)[:, there])
     order = np.argsort(seconds, axis=None, kind="stable")
-    problem = np.repeat(np.arange(len(tokens)), there.sum())[order]
-    each = np.tile(chance[there], len(tokens))[order]
     times = seconds.ravel()[order]
-    out = np.empty((len(w), len(SHARES)))
-    for rows in np.array_split(np.arange(len(w)), max(1, len(w) * len(times) // 2_000_000)):
-        reached = np.cumsum(w[np.ix_(rows, problem)] * each, axis=1)
-        for i, share in enumerate(SHARES.values()):
-            # rounding may keep the sum below 1, but never below a share that is asked for
-            out[rows, i] = times[np.argmax(reached >= share - 1e-12, axis=1)]
+    by_problem = np.zeros((len(tokens), len(times)))  # share of each problem's votes that are in by each time
+    by_problem[np.repeat(np.arange(len(tokens)), there.sum())[order], np.arange(len(times))] = np.tile(chance[there], len(tokens))[order]
+    np.cumsum(by_problem, axis=1, out=by_problem)
+    return np.column_stack([times[_first_reached(w, by_problem, share)] for share in SHARES.values()])
+
+
+def _first_reached(w: Floats, by_problem: Floats, share: float) -> NDArray[np.int64]:
+    """First column of w @ by_problem, whose rows ascend to 1, that reaches the share, (replicates,).
+
+    Looked for among every BLOCK-th column first, and then within the blocks that hold it: the whole product is never made.
+    """
+    share -= 1e-12  # rounding may keep the sum below 1, but never below a share that is asked for
+    block = (w @ by_problem[:, BLOCK - 1 :: BLOCK] < share).sum(axis=1)
+    out = np.empty(len(w), dtype=np.int64)
+    for i in np.unique(block):
+        rows = np.flatnonzero(block == i)
+        inside = w[rows] @ by_problem[:, i * BLOCK : (i + 1) * BLOCK]
+        out[rows] = i * BLOCK + np.argmax(inside >= share, axis=1)
     return out
 
 

@@ -133,12 +133,19 @@ def _latent_state(theta: dict[str, float], base: Points) -> Floats:
     return np.stack([mean, spread, silent])
 
 
-def _latent_votes(state: Floats, ln_theta: float, ln_odds: float, groups: _Groups) -> Floats:
-    mean, spread, silent = state
-    x, out = groups.x, np.empty(len(groups.x))
-    wins = win_table(float(np.exp(np.clip(ln_theta, -7, 7))), int(x.p.max()))
+def _rule(state: Floats) -> tuple[Floats, Floats]:
+    """Nodes and weights over p of each group."""
+    return beta_nodes(state[0], np.exp(state[1]))
+
+
+def _wins(ln_theta: float, x: Points) -> Floats:
+    return win_table(float(np.exp(np.clip(ln_theta, -7, 7))), int(x.p.max()))
+
+
+def _latent_votes(rule: tuple[Floats, Floats], silent: Floats, wins: Floats, ln_odds: float, groups: _Groups) -> Floats:
+    (nodes, weights), x = rule, groups.x
+    out = np.empty(len(x))
     odds = float(np.exp(np.clip(ln_odds, -7, 7)))
-    nodes, weights = beta_nodes(mean, np.exp(spread))
     quiet = np.broadcast_to(silent[:, None], nodes.shape)
     for b in np.unique(x.b):
         right, none = best_of(nodes, quiet, odds, int(b))
@@ -151,7 +158,8 @@ def _latent_votes(state: Floats, ln_theta: float, ln_odds: float, groups: _Group
 
 def _latent(theta: dict[str, float], x: Points) -> Floats:
     groups = _groups(x)
-    return _latent_votes(_latent_state(theta, groups.base), theta["ln_theta"], theta["ln_odds"], groups)
+    state = _latent_state(theta, groups.base)
+    return _latent_votes(_rule(state), state[2], _wins(theta["ln_theta"], x), theta["ln_odds"], groups)
 
 
 _STEP = 1e-5
@@ -161,6 +169,7 @@ def _latent_slopes(theta: dict[str, float], x: Points, names: list[str]) -> Floa
     """d accuracy / d parameter, (cells, names): votes depend on the parameters of a group through three numbers, so five differences do."""
     groups = _groups(x)
     state = _latent_state(theta, groups.base)
+    rule, wins, ln_odds = _rule(state), _wins(theta["ln_theta"], x), theta["ln_odds"]
     through = []
     for i in range(3):
         side = np.where(state[i] > 0.5, -_STEP, _STEP) if i != 1 else np.full(state.shape[1], _STEP)  # stay inside [0, 1]
@@ -168,17 +177,18 @@ def _latent_slopes(theta: dict[str, float], x: Points, names: list[str]) -> Floa
         up[i] += side
         if i == 1:
             down[i] -= side
-        both = [_latent_votes(s, theta["ln_theta"], theta["ln_odds"], groups) for s in (up, down)]
+        both = [_latent_votes(rule if i == 2 else _rule(s), s[2], wins, ln_odds, groups) for s in (up, down)]
         through.append((both[0] - both[1]) / (up[i] - down[i])[groups.of])
     columns = []
     for name in names:
-        up_theta, down_theta = theta | {name: theta[name] + _STEP}, theta | {name: theta[name] - _STEP}
         if name in ("ln_theta", "ln_odds"):
-            column = (
-                _latent_votes(state, up_theta["ln_theta"], up_theta["ln_odds"], groups)
-                - _latent_votes(state, down_theta["ln_theta"], down_theta["ln_odds"], groups)
-            ) / (2 * _STEP)
+            moves = [theta | {name: theta[name] + step} for step in (_STEP, -_STEP)]
+            both = [
+                _latent_votes(rule, state[2], _wins(m["ln_theta"], x) if name == "ln_theta" else wins, m["ln_odds"], groups) for m in moves
+            ]
+            column = (both[0] - both[1]) / (2 * _STEP)
         else:
+            up_theta, down_theta = theta | {name: theta[name] + _STEP}, theta | {name: theta[name] - _STEP}
             moved = (_latent_state(up_theta, groups.base) - _latent_state(down_theta, groups.base)) / (2 * _STEP)
             column = sum(t * m[groups.of] for t, m in zip(through, moved, strict=True))
         columns.append(column)

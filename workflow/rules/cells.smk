@@ -28,6 +28,7 @@ rule estimate_cells:
         f"{RESULTS}/logs/estimate_cells.log",
     benchmark:
         f"{RESULTS}/timings/estimate_cells.tsv"
+    priority: 1  # the longest jobs, and all others wait for them
     conda:
         "../../envs/analysis.yaml"
     threads: 4  # an arm each

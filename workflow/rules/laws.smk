@@ -55,6 +55,7 @@ rule fit_laws:
         f"{RESULTS}/logs/fit_laws.log",
     benchmark:
         f"{RESULTS}/timings/fit_laws.tsv"
+    priority: 1  # the longest jobs, and all others wait for them
     conda:
         "../../envs/analysis.yaml"
     resources:
