@@ -182,15 +182,15 @@ def _latent_slopes(theta: dict[str, float], x: Points, names: list[str]) -> Floa
     columns = []
     for name in names:
         if name in ("ln_theta", "ln_odds"):
-            moves = [theta | {name: theta[name] + step} for step in (_STEP, -_STEP)]
-            both = [
-                _latent_votes(rule, state[2], _wins(m["ln_theta"], x) if name == "ln_theta" else wins, m["ln_odds"], groups) for m in moves
-            ]
+            both = []
+            for moved in (theta[name] + _STEP, theta[name] - _STEP):
+                tables = (_wins(moved, x), ln_odds) if name == "ln_theta" else (wins, moved)
+                both.append(_latent_votes(rule, state[2], *tables, groups))
             column = (both[0] - both[1]) / (2 * _STEP)
         else:
             up_theta, down_theta = theta | {name: theta[name] + _STEP}, theta | {name: theta[name] - _STEP}
-            moved = (_latent_state(up_theta, groups.base) - _latent_state(down_theta, groups.base)) / (2 * _STEP)
-            column = sum(t * m[groups.of] for t, m in zip(through, moved, strict=True))
+            slopes = (_latent_state(up_theta, groups.base) - _latent_state(down_theta, groups.base)) / (2 * _STEP)
+            column = sum(t * slope[groups.of] for t, slope in zip(through, slopes, strict=True))
         columns.append(column)
     return np.column_stack(columns)
 
