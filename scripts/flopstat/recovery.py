@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import sys
@@ -35,6 +36,7 @@ RECORD = STATE / "flopstat-run.json"
 OWN_LOCK = STATE / "flopstat.lock"
 VARIABLE = "FLOPSTAT_RUN"  # in the environment of all jobs of a run
 GRACE_S = 10.0  # between the polite and the other end of an orphaned job
+KILLED = re.compile(r"returned non-zero exit status (?:137|-9)\b|died with <Signals\.SIGKILL")  # as Python says it of a job's shell
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,18 @@ def note_owner() -> None:
     """Called when Snakemake holds its lock: whatever owner was noted before is gone."""
     STATE.mkdir(exist_ok=True)
     Owner.this().note()
+
+
+def say_if_killed(logs: str | Path | Sequence[str | Path]) -> str | None:
+    """What a job that ended by signal 9 most often means, from a failed run's own logs; None where no job did.
+
+    The kernel kills so when memory runs out, and the job itself can't say a word of it.
+    """
+    paths = [logs] if isinstance(logs, str | Path) else logs
+    if not any(KILLED.search(Path(path).read_text(encoding="utf-8", errors="replace")) for path in paths):
+        return None
+    remedy = "run fewer jobs at once (make run CORES=1) or give the machine more memory, and run again: what is finished is kept"
+    return f"flopstat: a job was killed (signal 9), most often because memory ran out; {remedy}"
 
 
 def _processes_of(run: str) -> list[psutil.Process]:

@@ -65,8 +65,8 @@ class Work:
     def results(self):
         return self.folder / "results" / "tiny"
 
-    def start(self, module="flopstat.recovery"):
-        """Start the run in a process group of its own."""
+    def start(self, module="flopstat.recovery", control_group: Path | None = None):
+        """Start the run in a process group of its own, and maybe in a control group."""
         first = ["--study", "results/tiny"] if module == "flopstat.recovery" else []
         options = ["--cores", "2", "--nocolor", "--configfile", "tiny.yaml"]
         command = [sys.executable, "-m", module, *first, *options, "--", *(f"results/tiny/{name}.csv" for name in self.tables)]
@@ -78,15 +78,25 @@ class Work:
         env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
         for name in ("OMP_NUM_THREADS", VARIABLE):
             env.pop(name, None)
+
+        def join() -> None:
+            if control_group is not None:
+                (control_group / "cgroup.procs").write_text("0", encoding="ascii")
+
         with (self.folder / "said.txt").open("ab") as said:
-            return subprocess.Popen(command, cwd=self.folder, env=env, stdout=said, stderr=said, start_new_session=True)
+            return subprocess.Popen(command, cwd=self.folder, env=env, stdout=said, stderr=said, start_new_session=True, preexec_fn=join)
 
     def said(self):
         return (self.folder / "said.txt").read_text(encoding="utf-8", errors="replace")
 
-    def run(self):
+    def run(self, control_group: Path | None = None):
         (self.folder / "said.txt").unlink(missing_ok=True)
-        return self.start().wait(), self.said()
+        return self.start(control_group=control_group).wait(), self.said()
+
+    def renew(self):
+        """Take back all but the measurements: nothing drawn, nothing made, no state of Snakemake's."""
+        for path in (self.results, self.folder / "results" / "pools", self.folder / ".snakemake"):
+            shutil.rmtree(path, ignore_errors=True)
 
     def values(self):
         """Bytes of all tables but those of times, tokens of each arm, and the ids of all samples."""
@@ -169,18 +179,12 @@ def undisturbed_run(work: Work) -> tuple[dict, float]:
     return work.values(), time.monotonic() - begun
 
 
-def renewed(work: Work) -> None:
-    """Take back all but the measurements: nothing drawn, nothing made, no state of Snakemake's."""
-    for path in (work.results, work.folder / "results" / "pools", work.folder / ".snakemake"):
-        shutil.rmtree(path, ignore_errors=True)
-
-
 def test_forty_kills(tmp_path, capsys):
     work, rng, done = Work(tmp_path / "work"), random.Random(SEED), []
     values, seconds = undisturbed_run(work)
     begun = time.monotonic()
     while len(done) < KILLS:
-        renewed(work)
+        work.renew()
         history = kill_and_rerun(work, values, min(PER_RUN, KILLS - len(done)), seconds / 4, rng)
         done += history
         with capsys.disabled():

@@ -108,3 +108,15 @@ def test_the_note_of_an_owner_comes_back(folder, monkeypatch):
     monkeypatch.setenv(VARIABLE, "run-7")
     recovery.note_owner()
     assert Owner.read() == Owner.this() == owner("run-7")
+
+
+def test_a_job_that_was_killed_is_told_from_one_that_failed(tmp_path):
+    for number, (code, told) in enumerate(
+        {"kill -9 $$": True, "sh -c 'kill -9 $$'; exit $?": True, "exit 3": False, "kill -15 $$": False}.items()
+    ):
+        with pytest.raises(subprocess.CalledProcessError) as error:
+            subprocess.run(["bash", "-c", code], check=True)
+        log = tmp_path / f"{number}.log"
+        log.write_text(f"Job 7: Calibrating\n{error.value}\n", encoding="utf-8")
+        assert (recovery.say_if_killed(log) is not None) == told, error.value
+        assert recovery.say_if_killed([tmp_path / "0.log", log]) is not None, error.value

@@ -16,7 +16,7 @@ from flopstat.hardware import HARDWARE
 from flopstat.models import ABSENT, device_present, likely_device, stored_identity
 from flopstat.precisions import check_models
 from flopstat.provenance import code_hash
-from flopstat.recovery import note_owner
+from flopstat.recovery import note_owner, say_if_killed
 from flopstat.scenarios import check_scenarios
 
 try:
