@@ -1,4 +1,4 @@
-"""Whole runs in too little memory: the kernel kills the largest job, or all of it; the same command with enough ends as if nothing had been."""
+"""Whole runs in too little memory: the kernel kills jobs or all of it; the same command with enough ends as if nothing had been."""
 
 import contextlib
 import os
