@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flopstat import paper
+from flopstat import paper, stored
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -14,7 +14,7 @@ def main(folder: Path, files: list[str], path_to_source: Path, path_to_report: P
     wrong = paper.check(folder, files, path_to_source.read_text(encoding="utf-8"))
     if wrong:
         sys.exit("\n".join(f"flopstat: {line}" for line in wrong))
-    path_to_report.write_text("Every number of the paper follows from the cells that numbers.csv names.\n", encoding="utf-8")
+    stored.write_text(path_to_report, "Every number of the paper follows from the cells that numbers.csv names.\n")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flopstat import tables
+from flopstat import stored, tables
 from flopstat.models import read_card
 from flopstat.study_laws import fit_laws
 
@@ -36,9 +36,8 @@ def main(
     )
     for name, path in paths_to_tables.items():
         tables.write(found.tables[name], name, path)
-    path_to_details.mkdir(parents=True, exist_ok=True)
     for law, text in found.details.items():
-        (path_to_details / f"{law}.json").write_text(text, encoding="utf-8")
+        stored.write_text(path_to_details / f"{law}.json", text)
 
 
 if __name__ == "__main__":

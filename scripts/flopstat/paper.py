@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from flopstat import assumptions, paper_study, paper_tables, paper_text, tables
+from flopstat import assumptions, paper_study, paper_tables, paper_text, stored, tables
 from flopstat.cells import PERMUTATIONS
 from flopstat.coverage_law import REJECTED
 from flopstat.frontier import HALVES
@@ -165,7 +165,7 @@ def write(folder: Path, files: list[str], config: dict[str, Any], figures: list[
     ledger, texts = document(sources, config)
     ladder = any(model["source"] == "ladder" for model in config["models"])
     tables.write(ledger.table(), "numbers", folder / NUMBERS)
-    (folder / MACROS).write_text(macros(ledger, texts, figures, config["paper"]["draft"], ladder), encoding="utf-8")
+    stored.write_text(folder / MACROS, macros(ledger, texts, figures, config["paper"]["draft"], ladder))
 
 
 def check(folder: Path, files: list[str], source: str) -> list[str]:

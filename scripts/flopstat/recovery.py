@@ -36,6 +36,7 @@ RECORD = STATE / "flopstat-run.json"
 OWN_LOCK = STATE / "flopstat.lock"
 VARIABLE = "FLOPSTAT_RUN"  # in the environment of all jobs of a run
 GRACE_S = 10.0  # between the polite and the other end of an orphaned job
+FOLDER_MARK = ".snakemake_timestamp"  # in a folder that is an output as a whole
 KILLED = re.compile(r"returned non-zero exit status (?:137|-9)\b|died with <Signals\.SIGKILL")  # as Python says it of a job's shell
 
 
@@ -209,6 +210,11 @@ def _take_lock() -> None:
     os.set_inheritable(lock, True)  # for the Snakemake that this process becomes; its jobs get no descriptors
 
 
+def _output_of(path: Path) -> Path:
+    """What a rule says that it makes: the file, or the folder that it is in."""
+    return path.parent if (path.parent / FOLDER_MARK).exists() else path
+
+
 def main(arguments: Sequence[str]) -> None:
     """Recover, then become Snakemake."""
     STATE.mkdir(exist_ok=True)
@@ -225,7 +231,7 @@ def main(arguments: Sequence[str]) -> None:
     Owner.this().note()
     # Snakemake makes a file again that something needs, but not one whose results are there: those that were damaged it is told, also if a
     # kill came between.
-    outputs = [str(path) for path in stored.lost(study)] if study is not None else []
+    outputs = sorted({str(_output_of(path)) for path in stored.lost(study)}) if study is not None else []
     forced = ["--forcerun", *outputs] if outputs else []
     os.execv(sys.executable, [sys.executable, "-m", "snakemake", *forced, *arguments])
 

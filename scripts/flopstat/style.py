@@ -14,6 +14,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator, PercentFormatter
 
+from flopstat import stored
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -93,6 +95,7 @@ def save(fig: Figure, paths: list[Path], tight: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         metadata = {"CreationDate": None} if path.suffix == ".pdf" else {"Software": None}
         fig.savefig(path, metadata=metadata, bbox_inches="tight" if tight else None)
+        stored.seal(path)
     plt.close(fig)
 
 
@@ -100,6 +103,7 @@ def write_data(data: pd.DataFrame, path: Path) -> None:
     """Write the points of a figure beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data.to_csv(path, index=False, float_format="%.10g", lineterminator="\n")
+    stored.seal(path)
 
 
 def head(fig: Figure, title: str) -> None:

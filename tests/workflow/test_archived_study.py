@@ -99,6 +99,25 @@ def test_the_archive_rebuilds_tables_figures_and_paper_byte_for_byte_without_tor
             listed.append({name: entry["sha256"] for name, entry in manifest["files"].items()})
     changed = {name for name in listed[0] if listed[0][name] != listed[1].get(name)}
     assert changed <= {"run.json", "ro-crate-metadata.json"}
+    damaged_results_are_made_anew(folder, poison, after)
+
+
+def damaged_results_are_made_anew(folder: Path, poison: Path, undisturbed: dict[str, bytes]) -> None:
+    """Of what nothing reads again, too: a figure, a law's details, the paper."""
+    results = folder / "results" / "tiny"
+    law = next((results / "laws").glob("*.json"))
+    kept = law.read_bytes()
+    damaged = [results / "figures" / "lengths.png", law, *(results / "paper").glob("flopstat.pdf")]
+    for path in damaged:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 4
+        path.write_bytes(data)
+    arguments = ["--study", "results/tiny", "--cores", "2", "--nocolor", "--configfile", "restored/study.yaml"]
+    mended = run(folder, "flopstat.recovery", *arguments, first=poison)
+    assert mended.returncode == 0, mended.stdout + mended.stderr
+    assert [path for path in damaged if f"{path.relative_to(folder)}: damaged, set aside" not in mended.stderr] == []
+    assert law.read_bytes() == kept
+    assert {name: data for name, data in rebuilt_files(results).items() if not name.endswith(".damaged")} == undisturbed
 
 
 @pytest.mark.slow

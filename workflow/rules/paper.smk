@@ -148,3 +148,4 @@ rule build_paper:
         "TEXINPUTS={params.folder}:{params.figures}: BIBINPUTS=paper: SOURCE_DATE_EPOCH=0 FORCE_SOURCE_DATE=1"
         " latexmk -pdf -bibtex -interaction=nonstopmode -halt-on-error -no-shell-escape -norc"
         " -outdir={params.folder} {input.source} > {log} 2>&1"
+        " && python -m flopstat.stored {output.pdf}"
