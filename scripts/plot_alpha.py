@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 def main(
+    title: str,
     path_to_laws: Path,
     path_to_configurations: Path,
     path_to_pdf: Path,
@@ -20,12 +21,13 @@ def main(
 ) -> None:
     configurations = tables.read("configurations", path_to_configurations)
     bits = configurations.groupby("arm")["bits_effective"].first().astype(float).to_dict()
-    data = plot_alpha(tables.read("laws", path_to_laws), bits, [path_to_pdf, path_to_png])
+    data = plot_alpha(tables.read("laws", path_to_laws), bits, title, [path_to_pdf, path_to_png])
     write_data(data, path_to_data)
 
 
 if __name__ == "__main__":
     main(
+        title=snakemake.params.title,
         path_to_laws=Path(snakemake.input.laws),
         path_to_configurations=Path(snakemake.input.configurations),
         path_to_pdf=Path(snakemake.output.pdf),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 def main(
+    title: str,
     config: dict[str, Any],
     path_to_configurations: Path,
     path_to_per_problem: Path,
@@ -23,12 +24,13 @@ def main(
     path_to_data: Path,
 ) -> None:
     judged = judge(tables.read("configurations", path_to_configurations), tables.read("cells", path_to_per_problem), config)
-    data = plot_crossovers(deployable(judged), tables.read("crossovers", path_to_crossovers), [path_to_pdf, path_to_png])
+    data = plot_crossovers(deployable(judged), tables.read("crossovers", path_to_crossovers), title, [path_to_pdf, path_to_png])
     write_data(data, path_to_data)
 
 
 if __name__ == "__main__":
     main(
+        title=snakemake.params.title,
         config=snakemake.params.config,
         path_to_configurations=Path(snakemake.input.configurations),
         path_to_per_problem=Path(snakemake.input.per_problem),

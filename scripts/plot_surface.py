@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 def main(
+    title: str,
     path_to_surface: Path,
     path_to_laws: Path,
     path_to_pdf: Path,
@@ -19,12 +20,13 @@ def main(
     path_to_data: Path,
 ) -> None:
     predictions, laws = tables.read("surface", path_to_surface), tables.read("laws", path_to_laws)
-    data = plot_surface(predictions, laws, [path_to_pdf, path_to_png])
+    data = plot_surface(predictions, laws, title, [path_to_pdf, path_to_png])
     write_data(data, path_to_data)
 
 
 if __name__ == "__main__":
     main(
+        title=snakemake.params.title,
         path_to_surface=Path(snakemake.input.surface),
         path_to_laws=Path(snakemake.input.laws),
         path_to_pdf=Path(snakemake.output.pdf),

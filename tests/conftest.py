@@ -141,13 +141,23 @@ def latency_model():
 
 
 @pytest.fixture(scope="session")
-def study(study_config, shipped, latency_model):
+def study(study_of):
     """Every table of a study from simulated grades, by the library's own functions: a mapping with tables, cards and measurements."""
+    return study_of(lambda grades, _: grades)
+
+
+@pytest.fixture(scope="session")
+def study_of(study_config, shipped, latency_model):
+    """Make a study as `study` does: `study_of(change)`, where change(grades by arm, problems) gives the grades that it stands on."""
     selection = problems.select_problems(study_config["dataset"], [study_config["prompt"]], study_config["seed"])
     rng = np.random.default_rng(0)
-    cards = {name: shipped(name) for name in LADDER}
     skill = {"ladder-30k@fp32": 0.35, "ladder-30k@rtn3": 0.25, "ladder-160k@fp32": 0.75, "ladder-160k@rtn3": 0.6}
     grades = {arm: _grades(selection.problems, level, study_config, rng) for arm, level in skill.items()}
+    cards = {name: shipped(name) for name in LADDER}
+    return lambda change: _study(change(grades, selection.problems), selection, cards, study_config, latency_model)
+
+
+def _study(grades, selection, cards, study_config, latency_model):
     parts, long, left_out, calibration = [], [], [], []
     shrunk = study_config | {"samples": study_config["sampling"]["samples"]}
     for arm, graded in grades.items():

@@ -160,10 +160,27 @@ def mean_interval(values: Floats, w: Floats, confidence: float) -> tuple[Floats,
     return np.maximum(low, 0.0), high
 
 
+def gain_interval(difference: Floats, w: Floats, confidence: float) -> tuple[Floats, Floats]:
+    """Percentile limits of mean differences, and those of `paired_interval` where no replicate differs: (m,) each.
+
+    Of two accuracies that no problem tells apart the replicates are all 0, and their percentiles would be certain of it.
+
+    Parameters
+    ----------
+    difference : (problems, m) in [-1, 1]
+    w : (replicates, problems)
+    """
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(w @ difference, [tail, 1 - tail], axis=0)
+    paired = paired_interval(difference, w, confidence)
+    still = paired.se <= ROUNDING
+    return np.where(still, paired.low, low), np.where(still, paired.high, high)
+
+
 def simultaneous_limits(estimate: Floats, boot: Floats, confidence: float) -> tuple[Floats, Floats, float]:
     """Limits that hold for all estimates at once: estimate ± q·se, q the quantile of max |t| over the replicates.
 
-    Estimates without variance take part with the smallest standard error that one problem could cause, never zero.
+    Replicates that do not differ say nothing of an estimate: it takes no part in q, and its limits are infinite.
 
     Parameters
     ----------
@@ -172,15 +189,39 @@ def simultaneous_limits(estimate: Floats, boot: Floats, confidence: float) -> tu
 
     Returns
     -------
-    low, high, q
+    low, high, q; q is 0 where no estimate varies
     """
     se = boot.std(axis=0, ddof=1)
-    seen = se[se > 0]
-    floor = float(seen.min()) if seen.size else 1e-3
-    se = np.maximum(se, floor)
-    t = np.abs(boot - boot.mean(axis=0)) / se
+    varies = se > ROUNDING
+    t = np.divide(np.abs(boot - boot.mean(axis=0)), se, out=np.zeros_like(boot), where=varies)
     q = float(np.quantile(t.max(axis=1), confidence))
-    return estimate - q * se, estimate + q * se, q
+    reach = np.where(varies, q * se, np.inf)
+    return estimate - reach, estimate + reach, q
+
+
+def simultaneous_differences(
+    estimate: Floats, boot: Floats, difference: Floats, w: Floats, confidence: float, carriers: float = SMALL_COUNT
+) -> tuple[Floats, Floats]:
+    """Limits of differences of accuracies that hold for all of them at once, (m,) each: `simultaneous_limits` where the data carry them.
+
+    Where fewer than `carriers` problems carry a difference, or no replicate of it differs, the limits reach at least as far as those of
+    `paired_interval` at the level of q: two models that both answer nothing right are not known to be alike.
+
+    Parameters
+    ----------
+    estimate : (m,) such as differences of two staircases
+    boot : (replicates, m) of the estimates
+    difference : (problems, m) in [-1, 1], of the two cells that each estimate compares
+    w : (replicates, problems)
+    carriers : 0 to widen only where no replicate differs
+    """
+    low, high, q = simultaneous_limits(estimate, boot, confidence)
+    still = boot.std(axis=0, ddof=1) <= ROUNDING
+    few = still | ((w @ difference).std(axis=0, ddof=1) <= ROUNDING) | (contributing(difference) < carriers)
+    below, above = _gains_and_losses(difference, w, max(float(2 * norm.cdf(q) - 1), confidence))
+    low = np.where(few, estimate - np.maximum(below, np.where(still, 0.0, estimate - low)), low)
+    high = np.where(few, estimate + np.maximum(above, np.where(still, 0.0, high - estimate)), high)
+    return np.maximum(low, -1.0), np.minimum(high, 1.0)
 
 
 def simultaneous_proportions(values: Floats, boot: Floats, confidence: float) -> tuple[Floats, Floats]:

@@ -30,7 +30,7 @@ class CoverageFit:
     curve: Floats  # (K,) measured pass@k
     seen: NDArray[np.int64]  # k that the laws are fitted to
     unseen: NDArray[np.int64]
-    fits: dict[str, ProblemFit]
+    fits: dict[str, ProblemFit]  # none where no replicate differs
     rows: list[Parameter]
     held: list[str]  # laws that hold at the unseen k
 
@@ -73,7 +73,7 @@ def fit_coverage(
     Least squares on up to 10 numbers k <= K/2 spread evenly over ln k, on calibration problems; each replicate of the problems refits.
     Judged at K/2 < k <= K of the same problems, errors paired by replicate: a law holds if its errors there are not rejected (p >= 0.05) or
     surely below half a point (upper limit of their RMSE). `rmse_unseen_k` says how large they are, `rmse_study` the same on the
-    study problems, with what another set of problems adds.
+    study problems, with what another set of problems adds. Where no replicate of the problems differs no law is identified.
 
     Parameters
     ----------
@@ -89,11 +89,12 @@ def fit_coverage(
     seen = _spread(1, k // 2, FITTED_POINTS)
     unseen = _spread(k // 2 + 1, k, UNSEEN_POINTS)
     measured, replicates = everything[:, unseen - 1], pools.w @ everything[:, unseen - 1]
-    fits, rows, squares, held = {}, [], {}, []
+    fits, rows, squares, held, why = {}, [], {}, [], ""
     for law, name in FORMS.items():
         fit = fit_curve(law, {name: seen.astype(float)}, everything[:, seen - 1], pools.w, seed, objective)
         if isinstance(fit, str):
-            rows.append(missing(law, "rmse_unseen_k", fit))
+            why = fit
+            rows.append(missing(law, "rmse_unseen_k", why))
             continue
         fits[law] = fit
         value, boot = fit.predict({name: unseen.astype(float)})
@@ -109,7 +110,7 @@ def fit_coverage(
             other = judges.coverage(arm, t)[:, unseen - 1]
             study = _rmse(value - other.mean(axis=0), boot - judges.w @ other, pools.confidence)
             rows.append(Parameter(law, "rmse_study", *study[:3], fit.certificate.certified, "the same law on the study problems"))
-    rows.append(_best(squares, held, pools.confidence))
+    rows.append(_best(squares, held, pools.confidence) if fits else missing("coverage", "best_form", why))
     return CoverageFit(everything.mean(axis=0), seen, unseen, fits, rows, held)
 
 

@@ -53,6 +53,12 @@ def _say(kind: type[BaseException], error: BaseException, trace: TracebackType |
         print(f"flopstat: {line}", file=sys.stderr)
 
 
-# A rule's script has no entry point of its own to catch errors in: whoever imports the library has them said in one line.
-if sys.excepthook is sys.__excepthook__:
+def say_in_one_line() -> None:
+    """From now on this process says an error that nobody catches as `line_of` does, if it has a line, on standard error."""
     sys.excepthook = _say
+
+
+# A rule's script has no entry point of its own to catch errors in: Snakemake runs it from its first line, with `snakemake` among its names.
+# There the library speaks for all of them; no other process that imports it finds its hook changed.
+if hasattr(sys.modules["__main__"], "snakemake"):
+    say_in_one_line()

@@ -217,6 +217,15 @@ def best_at(cost: Floats, accuracy: Floats, boot: Floats, grid: Floats) -> tuple
     )
 
 
+def leader_at(cost: Floats, accuracy: Floats, grid: Floats) -> NDArray[np.int64]:
+    """Position of the cell that has f(c) of `best_at`, (grid,): the cheapest of equal ones; every cost affords a cell."""
+    order = np.argsort(cost, kind="stable")
+    rises = np.diff(np.maximum.accumulate(accuracy[order]), prepend=-np.inf) > 0
+    last = np.maximum.accumulate(np.where(rises, np.arange(len(order)), 0))
+    leader: NDArray[np.int64] = order[last[np.searchsorted(cost[order], grid, side="right") - 1]]
+    return leader
+
+
 @dataclass(frozen=True)
 class Crossover:
     """Where the larger model overtakes, with the limits that the difference was judged by."""
@@ -228,24 +237,25 @@ class Crossover:
     n_more: float
 
 
-def crossover(grid: Floats, difference: Floats, boot: Floats, confidence: float, n_problems: int) -> Crossover:
-    """Locate the change of sign of f_large - f_small over cost.
+def crossover(grid: Floats, difference: Floats, low: Floats, high: Floats, n_problems: int) -> Crossover:
+    """Locate the change of sign of f_large - f_small over cost, by limits that hold at all costs at once.
 
-    found: below zero beyond the simultaneous limit at some cost and above it at a higher one; its interval is the range of costs between
-    whose limit contains zero. at_entry: above as soon as the larger model is affordable. none_in_range: below somewhere, and the estimate
-    never above. not_separable: anything else. There at_low and at_high say from where on the larger model is ahead beyond the limit, if
-    anywhere, and n_more how many further problems would settle the sign that is open, at its clearest cost.
+    found: below zero beyond the limit at some cost and above it at a higher one; its interval is the range of costs between whose limits
+    contain zero. at_entry: above as soon as the larger model is affordable. none_in_range: below at every cost, so that nowhere in the
+    range the larger model can be ahead. not_separable: anything else, such as behind at some costs and open at others. There at_low and
+    at_high say from where on the larger model is ahead beyond the limit, if anywhere, and n_more how many further problems would settle
+    the sign that is open, at its clearest cost; or, where the larger model is behind at some costs and by the estimate nowhere ahead, at
+    every cost.
 
     Parameters
     ----------
     grid : (m,) rising costs from the larger model's cheapest cell on
     difference : (m,)
-    boot : (replicates, m)
+    low, high : (m,) its simultaneous limits, see `bootstrap.simultaneous_differences`: never of width zero
     """
     nothing = float("nan")
-    low, high, q = bootstrap.simultaneous_limits(difference, boot, confidence)
     below, above = np.flatnonzero(high < 0), np.flatnonzero(low > 0)
-    if above.size and (not below.size or above[0] < below[0]) and above[0] == 0:
+    if above.size and above[0] == 0:
         return Crossover("at_entry", float(grid[0]), float(grid[0]), float(grid[0]), nothing)
     if below.size and above.size and above[-1] > below[0]:
         end = above[above > below[0]][0]
@@ -253,16 +263,17 @@ def crossover(grid: Floats, difference: Floats, boot: Floats, confidence: float,
         between = np.arange(start, end + 1)
         sign = between[difference[between] > 0][0]
         return Crossover("found", float(grid[sign]), float(grid[min(start + 1, end)]), float(grid[end]), nothing)
-    if below.size and not above.size and not (difference > 0).any():
+    if below.size == len(grid):
         return Crossover("none_in_range", nothing, nothing, nothing, nothing)
+    reach = np.where(difference > 0, difference - low, high - difference)  # towards 0, and so far as the root of the problems lets it
+    needed = n_problems * np.divide(reach, difference, out=np.full(len(grid), np.inf), where=difference != 0) ** 2
     ahead = int(above[0]) if above.size else None
-    may_be_behind, may_be_ahead = ahead is not None or not below.size, ahead is None
-    open_part = ((difference < 0) & may_be_behind | (difference > 0) & may_be_ahead)[:ahead]
-    n_more = nothing
-    if open_part.any():
-        se = np.maximum(boot.std(axis=0, ddof=1), 1e-9)[: len(open_part)][open_part]
-        needed = n_problems * (q * se / difference[: len(open_part)][open_part]) ** 2
-        n_more = float(np.ceil(max(0.0, needed.min() - n_problems)))
+    if below.size and ahead is None and not (difference > 0).any():
+        more = needed.max()
+    else:
+        open_part = (difference < 0) if ahead is not None else (difference > 0) | (difference < 0) & (not below.size)
+        more = needed[:ahead].min(where=open_part[:ahead], initial=np.inf)
+    n_more = float(np.ceil(max(0.0, more - n_problems))) if np.isfinite(more) else nothing
     if ahead is None:
         return Crossover("not_separable", nothing, nothing, nothing, n_more)
     return Crossover("not_separable", nothing, float(grid[0]), float(grid[ahead]), n_more)
@@ -279,6 +290,8 @@ class Contest:
     f_small: tuple[Floats, Floats]  # (costs,) and (replicates, costs)
     f_large: tuple[Floats, Floats]
     bands: tuple[tuple[Floats, Floats], tuple[Floats, Floats]]  # of f_small and f_large, (costs,) low and high
+    leads: Floats  # (problems, costs) accuracy of the larger model's best cell minus that of the smaller's
+    w: Floats  # (replicates, problems)
 
     @property
     def difference(self) -> Floats:
@@ -288,9 +301,13 @@ class Contest:
     def replicates(self) -> Floats:
         return self.f_large[1] - self.f_small[1]
 
+    def limits(self, confidence: float) -> tuple[Floats, Floats]:
+        """Simultaneous limits of the difference, (costs,) low and high."""
+        return bootstrap.simultaneous_differences(self.difference, self.replicates, self.leads, self.w, confidence)
+
     def table(self, confidence: float) -> pd.DataFrame:
         """One row per cost: both staircases with their bands, and the difference with the simultaneous limits that decide."""
-        low, high, _ = bootstrap.simultaneous_limits(self.difference, self.replicates, confidence)
+        low, high = self.limits(confidence)
         return pd.DataFrame(
             {"cost": self.grid, "f_small": self.f_small[0], "f_small_low": self.bands[0][0], "f_small_high": self.bands[0][1]}
             | {"f_large": self.f_large[0], "f_large_low": self.bands[1][0], "f_large_high": self.bands[1][1]}
@@ -316,7 +333,8 @@ def contests(judged: Judged, cost: str) -> Iterator[Contest]:
             grid = grid[grid >= max(value[theirs].min(), value[mine].min())]
             sides = [best_at(value[m], accuracy[m], judged.boot[:, m], grid) for m in (mine, theirs)]
             bands = [_band_at(value[m], judged.values[:, m], judged.boot[:, m], judged.confidence, grid) for m in (mine, theirs)]
-            yield Contest(small, large, kind, grid, sides[0], sides[1], (bands[0], bands[1]))
+            best = [judged.values[:, np.flatnonzero(m)[leader_at(value[m], accuracy[m], grid)]] for m in (mine, theirs)]
+            yield Contest(small, large, kind, grid, sides[0], sides[1], (bands[0], bands[1]), best[1] - best[0], judged.w)
 
 
 def _band_at(value: Floats, values: Floats, boot: Floats, confidence: float, grid: Floats) -> tuple[Floats, Floats]:
@@ -356,5 +374,5 @@ def crossovers(judged: Judged, cost: str) -> pd.DataFrame:
         if not mine:
             add(small, large, "best", Crossover("unknown_cost", np.nan, np.nan, np.nan, np.nan))
         for c in mine:
-            add(small, large, c.kind, crossover(c.grid, c.difference, c.replicates, judged.confidence, judged.n_problems))
+            add(small, large, c.kind, crossover(c.grid, c.difference, *c.limits(judged.confidence), judged.n_problems))
     return pd.DataFrame(rows, columns=list(TABLES["crossovers"]))

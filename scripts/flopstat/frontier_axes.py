@@ -68,7 +68,7 @@ def find_axes(judged: Judged) -> tuple[pd.DataFrame, pd.DataFrame]:
                 numbers = {"value": value[at[i]], "accuracy": accuracy[at[i]], "band_low": low[i], "band_high": high[i]}
                 edges.append(key | where | numbers)
             top = on[np.argmax(accuracy[at][on])]
-            volume = hypervolume(value[at], accuracy[at], known.boot[:, at], known.confidence, span)
+            volume = hypervolume(value[at], accuracy[at], known.boot[:, at], known.n_problems, known.confidence, span)
             mine.append(
                 key
                 | {"n_cells": len(at), "hypervolume": volume.estimate, "low": volume.low, "high": volume.high}

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from flopstat.costs import COST_NAMES, headline_cost
 from flopstat.errors import InputError
 from flopstat.frontier import Judged, contests
-from flopstat.style import AXIS_COLORS, AXIS_MARKERS, STYLE, canvas, colors_of, finish, label_costs, models_of, save, say_nothing
+from flopstat.style import AXIS_COLORS, AXIS_MARKERS, STYLE, canvas, colors_of, finish, head, label_costs, models_of, save, say_nothing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,7 @@ MAX_PANELS = 3
 BEST_LINE = (0, (4, 1.5))
 _STATUS = {
     "at_entry": "ahead as soon as it is affordable",
-    "none_in_range": "not ahead in this range",
+    "none_in_range": "behind in all of this range",
     "not_separable": "not separable with these problems",
 }
 
@@ -44,7 +44,7 @@ def crossover_curves(judged: Judged, crossovers: pd.DataFrame, cost: str) -> pd.
     return pd.concat(parts, ignore_index=True)
 
 
-def plot_crossovers(judged: Judged, crossovers: pd.DataFrame, paths: list[Path], cost: str | None = None) -> pd.DataFrame:
+def plot_crossovers(judged: Judged, crossovers: pd.DataFrame, title: str, paths: list[Path], cost: str | None = None) -> pd.DataFrame:
     """Where the larger model's single pass overtakes the best votes and Best-of-N of the smaller, as an interval.
 
     A column per pair of models, neighbours in size first. Top: best accuracy at a cost or less, with simultaneous bands. Bottom: their
@@ -87,6 +87,7 @@ def plot_crossovers(judged: Judged, crossovers: pd.DataFrame, paths: list[Path],
         handles = [Line2D([], [], color=colors[m], lw=3, label=m) for m in drawn] + styles
         words = f"{len(judged.values):,} problems. Bands: {judged.confidence:.0%} limits that hold at all costs at once"
         words += "; the interval of a crossover is where they hold 0."
+        head(fig, title)
         finish(fig, handles, [words], paths, columns=2 if width < 3 else 3)
     return data.reset_index(drop=True)
 
@@ -136,7 +137,7 @@ def _short(value: float) -> str:
     return rf"{mantissa}$\times 10^{{{int(exponent)}}}$"
 
 
-def plot_dominance(dominance: pd.DataFrame, paths: list[Path], cost: str | None = None) -> pd.DataFrame:
+def plot_dominance(dominance: pd.DataFrame, title: str, paths: list[Path], cost: str | None = None) -> pd.DataFrame:
     """Which axis gains most accuracy per doubling of cost, from where one stands.
 
     Top: at each frontier cell the gain of the axis that gains most, with its limits; small dots are the other axes. Bottom: the map, a
@@ -158,6 +159,7 @@ def plot_dominance(dominance: pd.DataFrame, paths: list[Path], cost: str | None 
         with mpl.rc_context(STYLE):
             fig, ax = plt.subplots(figsize=(4.4, 2.0))
             say_nothing(ax, "no cell has a next one on any axis")
+            head(fig, title)
             save(fig, paths)
         return data.reset_index(drop=True)
     spots = _mapped(data)
@@ -190,6 +192,7 @@ def plot_dominance(dominance: pd.DataFrame, paths: list[Path], cost: str | None 
         if "none" in drawn:
             handles.append(Line2D([], [], marker=AXIS_MARKERS["none"], mfc="none", mec=AXIS_COLORS["none"], label="no axis gains", **look))
         fig.legend(handles=handles, loc="lower center", ncols=4, fontsize=7, bbox_to_anchor=(0.5, -0.09))
+        head(fig, title)
         save(fig, paths, tight=True)
     return data.reset_index(drop=True)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from flopstat.alpha_law import FULL_BITS, alpha_curve
 from flopstat.bootstrap import ROUNDING
-from flopstat.style import AXIS_COLORS, AXIS_MARKERS, canvas, colors_of, doublings, finish, looks_of, markers_of, say_nothing
+from flopstat.style import AXIS_COLORS, AXIS_MARKERS, canvas, colors_of, doublings, finish, head, looks_of, markers_of, say_nothing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,10 +23,11 @@ LAW_NAMES = {"coverage": r"$\exp(a k^b)$", "coverage-beta": "beta-binomial", "tt
 LAW_LINES = {law: line for law, (_, line) in looks_of(LAW_NAMES).items()}
 TYPE_NAMES = {"logs": "additive in logs", "latent": "latent Beta", "bnsl": "broken power laws", "nearest": "nearest measured cell"}
 LEAST_TOP = 1.0  # percent that an axis of coverage shows at least: below that the laws' own floors would be drawn large
+LEAST_WIDTH = 4.4  # inches: a study's title has room
 LEFT_OUT = {"N": "a size", "T": "the largest T", "P": "the largest P", "q": "a precision"}
 
 
-def plot_votes(gains: pd.DataFrame, laws: pd.DataFrame, paths: list[Path]) -> pd.DataFrame:
+def plot_votes(gains: pd.DataFrame, laws: pd.DataFrame, title: str, paths: list[Path]) -> pd.DataFrame:
     """A(P) - A(1) in points against P >= 3 at the largest T, a column per model, with κ ln P; below, what the line leaves.
 
     Lines of laws that are rejected are dashed.
@@ -41,12 +42,13 @@ def plot_votes(gains: pd.DataFrame, laws: pd.DataFrame, paths: list[Path]) -> pd
     )
     models = list(dict.fromkeys(data["model"]))
     colors, markers = colors_of(data["precision"]), markers_of(data["precision"])
-    size = (2.5 * len(models) + 0.6, 4.1) if models else (4.4, 2.0)
+    size = (max(2.5 * len(models) + 0.6, LEAST_WIDTH), 4.4) if models else (LEAST_WIDTH, 2.0)
     without = _without_kappa(laws)
     if not models:
         with canvas(1, 1, size) as (fig, axes):
             reasons = list(without) or ["no pool of four samples or more of calibration problems"]
             say_nothing(axes[0, 0], "no law of votes is fitted:\n" + "\n".join(reasons))
+            head(fig, title)
             finish(fig, [], [], paths)
         return data
     with canvas(2, len(models), size, sharex=True, sharey="row", height_ratios=(2, 1)) as (fig, axes):
@@ -67,13 +69,15 @@ def plot_votes(gains: pd.DataFrame, laws: pd.DataFrame, paths: list[Path]) -> pd
             doublings(lower, int(data["P"].max()))
             upper.set_title(model)
             lower.set_xlabel("P, streams that vote")
-        axes[0, 0].set_ylabel("gain over one stream (points)")
-        axes[1, 0].set_ylabel("residual (points)")
+        axes[0, 0].set_ylabel("gain over one\nstream (points)")
+        axes[1, 0].set_ylabel("residual\n(points)")
+        fig.align_ylabels()
         handles = [Line2D([], [], color=c, marker=markers[p], ms=4, ls="", label=p) for p, c in colors.items()]
         for line, word in (("-", r"$\kappa$ ln P"), ("--", r"$\kappa$ ln P, rejected")):
             handles.append(Line2D([], [], color="0.35", lw=1.0, ls=line, label=word))
         notes = ["Bands: intervals over problems, each P alone. A vote of 2 equals one stream and takes no part in the fit."]
         notes += [f"Not drawn, as {reason}: {', '.join(arms)}." for reason, arms in without.items()]
+        head(fig, title)
         finish(fig, handles, notes, paths, columns=7)
     return data
 
@@ -86,7 +90,7 @@ def _without_kappa(laws: pd.DataFrame) -> dict[str, list[str]]:
     return {str(reason): own["arm"].tolist() for reason, own in rows.groupby(reasons, sort=False)}
 
 
-def plot_coverage(curves: pd.DataFrame, laws: pd.DataFrame, paths: list[Path]) -> pd.DataFrame:
+def plot_coverage(curves: pd.DataFrame, laws: pd.DataFrame, title: str, paths: list[Path]) -> pd.DataFrame:
     """pass@k against k, a panel per arm at its largest T: measured with its band, three laws, and the k that they had not seen shaded.
 
     Laws that are rejected at the unseen k are drawn pale.
@@ -96,7 +100,7 @@ def plot_coverage(curves: pd.DataFrame, laws: pd.DataFrame, paths: list[Path]) -
     rows = max(-(-len(arms) // columns), 1)
     colors = colors_of(LAW_NAMES)
     errors = laws[laws["parameter"] == "rmse_unseen_k"]
-    with canvas(rows, columns, (1.75 * columns + 0.5, 1.75 * rows + 0.9), sharex=True, sharey=True) as (fig, axes):
+    with canvas(rows, columns, (max(1.75 * columns + 0.5, LEAST_WIDTH), 1.75 * rows + 1.2), sharex=True, sharey=True) as (fig, axes):
         flat = axes.ravel()
         handles: list[Any] = []
         for ax in flat[len(arms) :]:
@@ -129,11 +133,15 @@ def plot_coverage(curves: pd.DataFrame, laws: pd.DataFrame, paths: list[Path]) -
             handles = [Line2D([], [], color="0.15", marker="o", ms=3, ls="", label="measured")]
             handles += [Line2D([], [], color=colors[law], ls=LAW_LINES[law], label=name) for law, name in LAW_NAMES.items()]
             handles.append(Patch(color="0.5", alpha=0.15, label="k not seen by the fits"))
-        finish(fig, handles, ["Band: interval over problems, each k alone. Pale lines: laws that the unseen k reject."], paths)
+        notes = ["Band: interval over problems, each k alone. Pale lines: laws that the unseen k reject."]
+        if still := [arm for arm, part in curves.groupby("arm", sort=False) if part["fitted"].isna().all()]:
+            notes.append(f"No law is identified, as no resample of the problems differs: {', '.join(map(str, still))}.")
+        head(fig, title)
+        finish(fig, handles, notes, paths)
     return curves
 
 
-def plot_alpha(laws: pd.DataFrame, bits: dict[str, float], paths: list[Path]) -> pd.DataFrame:
+def plot_alpha(laws: pd.DataFrame, bits: dict[str, float], title: str, paths: list[Path]) -> pd.DataFrame:
     """α of every quantised arm at the largest T against its effective bits, with the curve of γ; one-sided bounds as arrows.
 
     Parameters
@@ -153,6 +161,7 @@ def plot_alpha(laws: pd.DataFrame, bits: dict[str, float], paths: list[Path]) ->
         else:
             handles = _draw_alpha(ax, data, curve, colors)
         notes = ["Bars: intervals over problems. Arms of nearly the same bits are drawn side by side."]
+        head(fig, title)
         finish(fig, handles, notes, paths, columns=2)
     return pd.concat([data, curve])[["arm", "T", "parameter", "bits_effective", "estimate", "low", "high", "verdict"]]
 
@@ -202,7 +211,7 @@ def _apart(x: NDArray[np.float64], least: float) -> NDArray[np.float64]:
     return out
 
 
-def plot_surface(predictions: pd.DataFrame, laws: pd.DataFrame, paths: list[Path]) -> pd.DataFrame:
+def plot_surface(predictions: pd.DataFrame, laws: pd.DataFrame, title: str, paths: list[Path]) -> pd.DataFrame:
     """Accuracy predicted from calibration problems against accuracy measured on study problems, a panel per type.
 
     Grey: cells that the fit has seen. Coloured: cells left out with all of their size, budget, streams or precision.
@@ -211,7 +220,7 @@ def plot_surface(predictions: pd.DataFrame, laws: pd.DataFrame, paths: list[Path
     axis_of = {"N": "N", "T": "T", "P": "P", "precision": "q"}
     data = predictions.assign(axis=predictions["held_out"].str.split("=").str[0].map(axis_of).fillna(""))
     columns = max(len(kinds), 1)
-    with canvas(1, columns, (2.15 * columns + 0.5, 3.3), sharex=True, sharey=True) as (fig, axes):
+    with canvas(1, columns, (max(2.15 * columns + 0.5, LEAST_WIDTH), 3.3), sharex=True, sharey=True) as (fig, axes):
         if not kinds:
             say_nothing(axes[0, 0], "no surface is fitted")
         for ax, kind in zip(axes[0], kinds, strict=False):
@@ -254,6 +263,7 @@ def plot_surface(predictions: pd.DataFrame, laws: pd.DataFrame, paths: list[Path
         for column in ("measured", "predicted"):
             if len(data) and np.ptp(data[column]) <= ROUNDING:
                 notes.append(f"All cells are {column} alike: {100 * data[column].iloc[0]:.3g}%.")
+        head(fig, title)
         finish(fig, handles, notes, paths)
     return data
 

@@ -16,7 +16,7 @@ from flopstat.lawbook.fitting import Settings
 from flopstat.lawbook.objectives import Name
 from flopstat.lawbook.refutation import Choice, sensitivity, sign
 from flopstat.laws import LINKS, Parameter, fit_alpha, kappa_of, told_gain
-from flopstat.study_pools import ALL_ARMS, StudyPools, interval
+from flopstat.study_pools import ALL_ARMS, StudyPools, limits_if_any
 from flopstat.votes_law import FIRST, SMALLEST_POOL, doubling_gains
 
 Floats = NDArray[np.float64]
@@ -52,7 +52,7 @@ def of_votes(arm: str, t: int, curve: Floats, w: Floats, confidence: float) -> R
 
     Generalised and ordinary least squares over P = 3..K, ordinary over all P (P = 2, which gains nothing whatever the data, has no variance
     that could weigh it), generalised over the upper half of P, and the mean of local κ(P), in which A(1) has no part. The log law is tested
-    over P = 3..K and over the upper half.
+    over P = 3..K and over the upper half. A variant of which no replicate differs concludes nothing and has no row.
 
     Parameters
     ----------
@@ -70,8 +70,9 @@ def of_votes(arm: str, t: int, curve: Floats, w: Floats, confidence: float) -> R
     known = {variant: fit for variant, fit in fits.items() if fit is not None}
     rows = [_row(gains, variant, (fit.estimate, fit.low, fit.high), fit.gain) for variant, fit in known.items()]
     local = doubling_gains(curve).mean(axis=1) / np.log(2)
-    low, high = interval(w @ local, confidence)
-    rows.append(_row(gains, f"mean of local kappa, P = {FIRST} to {k // 2}", (float(local.mean()), low, high), told_gain(low, high)))
+    low, high = limits_if_any(w @ local, confidence)
+    if np.isfinite(low):
+        rows.append(_row(gains, f"mean of local kappa, P = {FIRST} to {k // 2}", (float(local.mean()), low, high), told_gain(low, high)))
     tested = [(variant, fit) for variant, fit in known.items() if "P = 1 " not in variant]
     return rows + [_row(law, variant, (fit.lack_of_fit, np.nan, np.nan), fit.law) for variant, fit in tested]
 

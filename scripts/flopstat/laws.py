@@ -188,7 +188,7 @@ def fit_alpha(
     """α of A_ref(α N) = A_q(N): the size of the reference model that is as accurate, over the model's own.
 
     logit A of the reference arms is taken as piecewise linear in ln N; outside their range α is not identified and bounded on one side. The
-    whole chain is refitted in every bootstrap replicate.
+    whole chain is refitted in every bootstrap replicate; where none moves α, as for arms that answer nothing right, it is not identified.
 
     Parameters
     ----------
@@ -215,6 +215,9 @@ def fit_alpha(
     basis = f"a line through {len(ordered)} sizes"
     if usable.size < 0.9 * boot.size or np.isnan(estimate):
         return Parameter(*parameter, np.nan, np.nan, np.nan, False, "not identified: the reference accuracy does not rise with N")
+    if np.isfinite(usable).all() and np.ptp(usable) <= bootstrap.ROUNDING:
+        why = "not identified: no resample of the problems tells the arm from an unquantised one"
+        return Parameter(*parameter, np.nan, np.nan, np.nan, False, why)
     tail = (1 - confidence) / 2
     low, high = (float(np.exp(q)) for q in np.quantile(usable, [tail, 1 - tail], method="nearest"))
     lower = low if low > 0 else np.nan

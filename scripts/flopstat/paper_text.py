@@ -81,7 +81,7 @@ def crossover(ledger: Ledger, row: Row) -> str:
     if row["status"] == "at_entry":
         return f"{subject} is ahead of the best of {small} as soon as it is affordable, at {at} FLOP per problem."
     if row["status"] == "none_in_range":
-        return f"{subject} never overtakes the best of {small} in the measured range."
+        return f"{subject} is behind the best of {small} at every cost of the measured range, beyond the simultaneous limits."
     if row["status"] == "unknown_cost":
         return f"{large} and {small} are not compared, for one of them has no counted cost."
     if row["status"] == "one_model":

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from flopstat import bootstrap
 from flopstat.errors import InputError
 from flopstat.lawbook import catalogue
 from flopstat.lawbook.catalogue import Law
@@ -18,7 +19,7 @@ from flopstat.lawbook.objectives import Name
 from flopstat.lawbook.observations import Observations
 from flopstat.lawbook.optimiser import minimise
 from flopstat.laws import Parameter
-from flopstat.study_pools import interval
+from flopstat.study_pools import ALIKE, limits_if_any
 
 Floats = NDArray[np.float64]
 
@@ -44,17 +45,20 @@ class ProblemFit:
         return np.broadcast_to(value, (len(next(iter(points.values()))),)), np.broadcast_to(boot, (len(self.replicates), value.size))
 
     def parameters(self, confidence: float, note: str = "") -> list[Parameter]:
-        """Rows of the law's parameters; why the certificate is refused stands in the verdict."""
-        words = "; ".join([*([note] if note else []), *self.certificate.reasons]) or "fitted"
+        """Rows of the law's parameters; why the certificate is refused, or a parameter has no limits, stands in the verdict."""
         rows = []
         for i, (name, value) in enumerate(self.values.items()):
-            low, high = interval(self.replicates[:, i], confidence)
-            rows.append(Parameter(self.law.id, name, value, low, high, self.certificate.certified, words))
+            low, high = limits_if_any(self.replicates[:, i], confidence)
+            alike = [] if np.isfinite(low) else ["no limits: it is the same in every resample of the problems"]
+            words = "; ".join([*([note] if note else []), *self.certificate.reasons, *alike]) or "fitted"
+            rows.append(Parameter(self.law.id, name, value, low, high, self.certificate.certified and not alike, words))
         return rows
 
 
 def fit_curve(law: str, variables: Mapping[str, Floats], values: Floats, w: Floats, seed: int, objective: Name = "mse") -> ProblemFit | str:
     """A catalogue law on the means over problems of `values`, refitted in each replicate; or why it can't be fitted.
+
+    Where no replicate differs, as where nothing or everything is answered right, no parameter is identified.
 
     Parameters
     ----------
@@ -64,7 +68,9 @@ def fit_curve(law: str, variables: Mapping[str, Floats], values: Floats, w: Floa
     objective : least squares of the means, but for the table of sensitivities
     """
     found = catalogue.find(law)
-    y = values.mean(axis=0)
+    y, boot = values.mean(axis=0), w @ values
+    if not boot.std(axis=0).max() > bootstrap.ROUNDING:
+        return ALIKE
     trials = np.full(len(y), float(len(values)))
     data = Observations({name: np.asarray(x, dtype=float) for name, x in variables.items()}, y, trials)
     try:
@@ -72,7 +78,6 @@ def fit_curve(law: str, variables: Mapping[str, Floats], values: Floats, w: Floa
     except InputError as error:
         return str(error)
     certificate = certify(problem, minima, theta, EXACT * constant_loss(problem))
-    boot = w @ values
     if objective != "mse":
         boot = np.clip(boot, SMALLEST, 1.0)  # widened weights can leave [0, 1] by a hair, where logarithms and likelihoods end
     refits = minimise(replace(problem, y=problem.objective.response(boot)), np.tile(theta, (len(boot), 1)), near=True)

@@ -41,7 +41,9 @@ class Hypervolume:
     high: float
 
 
-def hypervolume(cost: Floats, accuracy: Floats, boot: Floats, confidence: float, span: tuple[float, float] | None = None) -> Hypervolume:
+def hypervolume(
+    cost: Floats, accuracy: Floats, boot: Floats, n_problems: int, confidence: float, span: tuple[float, float] | None = None
+) -> Hypervolume:
     """Area under the staircase of best accuracies over log cost, divided by the length of the cost axis: between 0 and 1.
 
     It is the dominated hypervolume of the points (log cost, accuracy) against the reference (log of the highest cost, accuracy 0), so it
@@ -52,11 +54,13 @@ def hypervolume(cost: Floats, accuracy: Floats, boot: Floats, confidence: float,
     cost : (cells,) above 0
     accuracy : (cells,)
     boot : (replicates, cells), at least 2 replicates
+    n_problems : that the accuracies are means over
     span : lowest and highest cost of the axis; those of the cells if left out. Dearer cells do not count.
 
-    Limits: Wilson's, on the number of problems that the bootstrap's standard error stands for; the lower one around the estimate less
-    its optimism (mean of the replicates minus the estimate), since a maximum over noisy cells lies too high, the upper one around the
-    estimate itself, since it need not. Costs are held at their means. Cells of one cost have no axis to average over: their best then.
+    Limits: Wilson's, on the number of problems that the bootstrap's standard error stands for, or on all where no replicate differs; the
+    lower one around the estimate less its optimism (mean of the replicates minus the estimate), since a maximum over noisy cells lies too
+    high, the upper one around the estimate itself, since it need not. Costs are held at their means. Cells of one cost have no axis to
+    average over: their best then.
 
     Source: Zitzler and Thiele 1999; computed by moocore (Fonseca, Paquete and López-Ibáñez 2006).
     """
@@ -64,7 +68,7 @@ def hypervolume(cost: Floats, accuracy: Floats, boot: Floats, confidence: float,
     inside = cost <= high_cost
     cost, accuracy, boot = cost[inside], accuracy[inside], boot[:, inside]
     if not cost.size:
-        return Hypervolume(0.0, 0.0, 0.0)
+        return Hypervolume(0.0, 0.0, 0.0)  # by definition: a budget that affords nothing counts 0
     length = np.log(high_cost / low_cost)
     if length <= 0:
         estimate, replicates = float(accuracy.max()), boot.max(axis=1)
@@ -74,14 +78,15 @@ def hypervolume(cost: Floats, accuracy: Floats, boot: Floats, confidence: float,
         order = np.argsort(cost, kind="stable")
         widths = np.diff(points[order, 0], append=1.0)
         replicates = np.maximum.accumulate(boot[:, order], axis=1) @ widths
-    se = max(float(replicates.std(ddof=1)), bootstrap.ROUNDING)
+    se = float(replicates.std(ddof=1))
     optimism = max(float(replicates.mean()) - estimate, 0.0)
-    (low, _), (_, high) = (_limits(a, se, confidence) for a in (estimate - optimism, estimate))
+    (low, _), (_, high) = (_limits(a, se, n_problems, confidence) for a in (estimate - optimism, estimate))
     return Hypervolume(estimate, low, high)
 
 
-def _limits(a: float, se: float, confidence: float) -> tuple[float, float]:
-    """Wilson's interval of a mean in [0, 1] with a standard error."""
+def _limits(a: float, se: float, n_problems: int, confidence: float) -> tuple[float, float]:
+    """Wilson's interval of a mean in [0, 1] with a standard error; on all problems without one."""
     a = min(max(a, bootstrap.ROUNDING), 1 - bootstrap.ROUNDING)
-    low, high = bootstrap.wilson(a, a * (1 - a) / se**2, confidence)
+    n = a * (1 - a) / se**2 if se > bootstrap.ROUNDING else n_problems
+    low, high = bootstrap.wilson(a, n, confidence)
     return float(low), float(high)

@@ -18,6 +18,7 @@ from flopstat.costs import COST_UNITS, COSTS
 from flopstat.errors import InputError
 from flopstat.finished import deployable, load_judged
 from flopstat.frontier import Judged, best_at, with_cost
+from flopstat.study_pools import limits_if_any
 
 Floats = NDArray[np.float64]
 Verdict = Literal["better", "worse", "not separable", "mixed"]
@@ -43,7 +44,7 @@ class At:
 
 @dataclass(frozen=True)
 class Knee:
-    """Cost at the knee of each frontier, and the ratio B / A with its limits."""
+    """Cost at the knee of each frontier, and the ratio B / A with its limits, NaN where no replicate moves it."""
 
     a: float
     b: float
@@ -127,13 +128,12 @@ def shared_weights(a: Side, b: Side, seed: int) -> tuple[Floats, Floats, str, in
     return out[0], out[1], pairing, len(common)
 
 
-def _best(side: Judged, cost: str, grid: Floats, w: Floats) -> tuple[Floats, Floats, list[str]]:
-    """f at each budget, (budgets,) and (replicates, budgets), and the cell that has it."""
+def _best(side: Judged, cost: str, grid: Floats, w: Floats) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """f at each budget, (budgets,) and (replicates, budgets), and the position of the cell that has it."""
     value, accuracy = side.cells[cost].to_numpy(dtype=float), side.values.mean(axis=0)
     afforded = grid * (1 + 1e-12)
     best, boot = best_at(value, accuracy, w @ side.values, afforded)
-    cells = [int(np.argmax(np.where(value <= budget, accuracy, -np.inf))) for budget in afforded]
-    return best, boot, [describe(side.cells.iloc[i]) for i in cells]
+    return best, boot, np.array([np.argmax(np.where(value <= budget, accuracy, -np.inf)) for budget in afforded])
 
 
 def knee_of(log_cost: Floats, best: Floats) -> Floats:
@@ -161,11 +161,8 @@ def _knee(a: Judged, b: Judged, cost: str, w_a: Floats, w_b: Floats, confidence:
         rows = np.vstack([side.values.mean(axis=0), w @ side.values])[:, order]
         found.append(knee_of(np.log(fine), np.maximum.accumulate(rows, axis=1)[:, at]))
     ratio = np.exp(found[1] - found[0])
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(ratio[1:], [tail, 1 - tail])
-    return Knee(
-        float(np.exp(found[0][0])), float(np.exp(found[1][0])), float(ratio[0]), float(min(low, ratio[0])), float(max(high, ratio[0]))
-    )
+    low, high = np.minimum(limits_if_any(ratio[1:], confidence), [ratio[0], np.inf])
+    return Knee(float(np.exp(found[0][0])), float(np.exp(found[1][0])), float(ratio[0]), float(low), float(np.maximum(high, ratio[0])))
 
 
 def _common_range(a: Judged, b: Judged, cost: str) -> tuple[float, float] | None:
@@ -195,9 +192,11 @@ def compare(a: Side, b: Side, cost: str | None = None) -> Comparison:
     """B against A at budgets over their common range of a cost.
 
     At each budget d = f_B - f_A, f the highest measured accuracy of a study's affordable cells. Limits are simultaneous over budgets
-    (max |t| over replicates of problems): the chance of a wrong verdict anywhere is one minus the confidence. A maximum over more cells
-    lies higher by chance, so the limits reach further towards no difference by what one study's optimism (mean of the replicates minus f)
-    exceeds the other's by. Overall: worse if some budget is worse and none better, better likewise, mixed if both occur.
+    (max |t| over replicates of problems): the chance of a wrong verdict anywhere is one minus the confidence. Of two studies of the same
+    problems they are `bootstrap.simultaneous_differences`; else, where no replicate of d differs, the far ends of the limits of the two
+    accuracies. A maximum over more cells lies higher by chance, so the limits reach further towards no difference by what one study's
+    optimism (mean of the replicates minus f) exceeds the other's by. Overall: worse if some budget is worse and none better, better
+    likewise, mixed if both occur.
 
     Leaves out: the uncertainty of costs. # ASSUME two studies with the same id and text of a problem asked the same question
     """
@@ -209,14 +208,23 @@ def compare(a: Side, b: Side, cost: str | None = None) -> Comparison:
     w_a, w_b, pairing, n_common = shared_weights(a, b, seed)
     f_a, boot_a, cells_a = _best(one, cost, grid, w_a)
     f_b, boot_b, cells_b = _best(other, cost, grid, w_b)
-    difference = f_b - f_a
-    low, high, _ = bootstrap.simultaneous_limits(difference, boot_b - boot_a, confidence)
+    difference, boot = f_b - f_a, boot_b - boot_a
+    best_a, best_b = one.values[:, cells_a], other.values[:, cells_b]
+    if pairing == "paired":
+        leads = best_b[[b.problems.index(p) for p in a.problems]] - best_a
+        low, high = bootstrap.simultaneous_differences(difference, boot, leads, w_a, confidence)
+    else:
+        low, high, _ = bootstrap.simultaneous_limits(difference, boot, confidence)
+        ends = (bootstrap.simultaneous_proportions(best, w @ best, confidence) for best, w in ((best_a, w_a), (best_b, w_b)))
+        (a_low, a_high), (b_low, b_high) = ends
+        low, high = np.where(np.isinf(low), b_low - a_high, low), np.where(np.isinf(high), b_high - a_low, high)
     flattered = (boot_b.mean(axis=0) - f_b) - (boot_a.mean(axis=0) - f_a)
     low, high = low - np.maximum(flattered, 0.0), high + np.maximum(-flattered, 0.0)
     rows = []
     for i, budget in enumerate(grid):
         verdict: Verdict = "better" if low[i] > 0 else "worse" if high[i] < 0 else "not separable"
-        values = (float(budget), float(f_a[i]), float(f_b[i]), cells_a[i], cells_b[i])
+        cell_a, cell_b = describe(one.cells.iloc[cells_a[i]]), describe(other.cells.iloc[cells_b[i]])
+        values = (float(budget), float(f_a[i]), float(f_b[i]), cell_a, cell_b)
         rows.append(At(*values, float(difference[i]), float(low[i]), float(high[i]), verdict))
     found = {row.verdict for row in rows}
     overall: Verdict = (
@@ -245,7 +253,8 @@ def in_words(found: Comparison) -> str:
         out.append(f"{row.budget:14.3g} {100 * row.a:6.1f}% {100 * row.b:6.1f}% {gap:>24}  {row.verdict}")
     if found.knee is not None:
         k = found.knee
-        out.append(f"knee: {k.a:.3g} to {k.b:.3g} {found.unit}, ratio {k.ratio:.2f} [{k.low:.2f}, {k.high:.2f}]")
+        limits = "(no limits: no resample moves it)" if np.isnan(k.low) else f"[{k.low:.2f}, {k.high:.2f}]"
+        out.append(f"knee: {k.a:.3g} to {k.b:.3g} {found.unit}, ratio {k.ratio:.2f} {limits}")
     return "\n".join(out)
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flopstat import alpha_law, interactions, law_sensitivity, surface, surface_gradients, training_laws, votes_law, weight_bits
-from flopstat.coverage_law import CoverageFit, fit_coverage
+from flopstat import alpha_law, bootstrap, interactions, law_sensitivity, surface, surface_gradients, training_laws, votes_law, weight_bits
+from flopstat.coverage_law import FORMS, CoverageFit, fit_coverage
 from flopstat.errors import InputError
 from flopstat.lawbook import catalogue
 from flopstat.lawbook.result import Fit
@@ -146,14 +146,10 @@ def _curves(pools: StudyPools, fits: dict[tuple[str, int], CoverageFit]) -> pd.D
 def _curves_of(pools: StudyPools, arm: str, t: int, found: CoverageFit) -> list[pd.DataFrame]:
     values = pools.coverage(arm, t)
     k = np.arange(1, values.shape[1] + 1)
-    tail = (1 - pools.confidence) / 2
-    low, high = np.clip(np.quantile(pools.w @ values, [tail, 1 - tail], axis=0), 0, 1)  # widened weights can leave [0, 1] by a hair
-    base = {"arm": arm, "T": t, "k": k, "measured": found.curve, "low": low, "high": high}
-    seen = k <= found.seen[-1]
-    return [
-        pd.DataFrame(base | {"law": law, "fitted": np.clip(fit.predict({fit.law.variable_names[0]: k})[0], 0, 1), "seen": seen})
-        for law, fit in found.fits.items()
-    ]
+    limits = bootstrap.proportion_interval(values, pools.w, pools.confidence)
+    base = {"arm": arm, "T": t, "k": k, "measured": found.curve, "low": limits.low, "high": limits.high, "seen": k <= found.seen[-1]}
+    fitted = {law: np.clip(fit.predict({FORMS[law]: k})[0], 0, 1) for law, fit in found.fits.items()}
+    return [pd.DataFrame(base | {"law": law, "fitted": fitted.get(law, np.nan)}) for law in FORMS]
 
 
 def _surface(pools: StudyPools, per_problem: pd.DataFrame, config: dict[str, Any]) -> tuple[Rows, surface.Surface | None]:

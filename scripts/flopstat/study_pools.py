@@ -97,9 +97,13 @@ def interval(replicates: Floats, confidence: float) -> tuple[float, float]:
 
 
 def limits_if_any(replicates: Floats, confidence: float) -> tuple[float, float]:
-    """`interval` of finite replicates; NaN where none differs: that is no interval, not one of width zero."""
-    differ = np.ptp(replicates) > bootstrap.ROUNDING * max(1.0, float(np.abs(replicates).max()))
-    return interval(replicates, confidence) if differ else (np.nan, np.nan)
+    """`interval`; NaN where no replicate differs: that is no interval, not one of width zero."""
+    known = replicates[~np.isnan(replicates)]
+    if not known.size:
+        return np.nan, np.nan
+    least, most = float(known.min()), float(known.max())
+    differ = most > least + bootstrap.ROUNDING * max(1.0, min(abs(least), abs(most)))
+    return interval(known, confidence) if differ else (np.nan, np.nan)
 
 
 def finite(value: float) -> float:

@@ -22,7 +22,8 @@ LAW = "surface"
 STRATEGIES = ("single", "majority", "best_of_mean_logprob", "majority_of_best_of")  # votes over streams, each the best by one score
 NEAREST, REPEATED = "nearest", "measured"
 KEYS = ["arm", "T", "P", "B", "strategy"]
-COLUMNS = ["type", "held_out", *KEYS, "measured", "predicted", "low", "high"]
+COLUMNS = ["type", "held_out", *KEYS, "measured", "predicted", "low", "high", "flags"]
+NOT_IDENTIFIED = "not_identified"
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ class Prediction:
     design: Design
     value: Floats  # (left out,)
     boot: Floats  # (replicates, left out)
+    cells: Floats | None = None  # (problems, left out) accuracies that `value` is the mean of, if it is one
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,8 @@ def fit_all(data: SurfaceData, seed: int) -> Surface:
     for design in designs(data):
         share = nearest(data.points, ~design.out)
         known = ~design.out
-        held_out.append(Prediction(NEAREST, design, share @ data.y[known], (deviations[:, known] + data.y[known]) @ share.T))
+        boot_known = (deviations[:, known] + data.y[known]) @ share.T
+        held_out.append(Prediction(NEAREST, design, share @ data.y[known], boot_known, data.fitted_on[:, known] @ share.T))
         held_out.append(Prediction(REPEATED, design, data.y[design.out], deviations[:, design.out] + data.y[design.out]))
     return Surface(data, fits, boot, held_out)
 
@@ -278,8 +281,25 @@ def parameters(surface: Surface) -> list[Parameter]:
     return rows
 
 
+def limits_of(boot: Floats, confidence: float) -> tuple[Floats, Floats]:
+    """Percentile limits of each column of replicates, (m,) of (replicates, m); NaN where they do not differ."""
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(boot, [tail, 1 - tail], axis=0)
+    moves = high - low > bootstrap.ROUNDING
+    return np.where(moves, low, np.nan), np.where(moves, high, np.nan)
+
+
+def flags_of(low: Floats) -> pd.Series:
+    """The flag of each row without limits, (m,); missing elsewhere."""
+    return pd.Series(NOT_IDENTIFIED, index=range(len(low)), dtype="string").where(np.isnan(low))
+
+
 def table(surface: Surface) -> pd.DataFrame:
-    """Rows of surface.csv: each type's predictions of all cells, and of the left-out cells by the fits that had not seen them."""
+    """Rows of surface.csv: each type's predictions of all cells, and of the left-out cells by the fits that had not seen them.
+
+    Limits of a type are percentiles over its replicates, and missing where no replicate moves a prediction; `nearest` is an accuracy that
+    was measured, with the limits of one.
+    """
     data, parts = surface.data, []
     everything = Design("", "none", np.ones(len(data.cells), dtype=bool))
     inside = [
@@ -288,9 +308,14 @@ def table(surface: Surface) -> pd.DataFrame:
         for value in [fit.predict(data.points)]
     ]
     for p in [*inside, *(p for p in surface.held_out if p.kind != REPEATED)]:
-        tail = (1 - data.confidence) / 2
-        low, high = np.quantile(p.boot, [tail, 1 - tail], axis=0)
+        predicted = np.clip(p.value, 0, 1)
+        if p.cells is None:
+            low, high = limits_of(p.boot, data.confidence)
+            low, high = np.minimum(low, predicted), np.maximum(high, predicted)
+        else:
+            limits = bootstrap.proportion_interval(p.cells, data.w, data.confidence)
+            low, high = limits.low, limits.high
         rows = data.cells[p.design.out].reset_index(drop=True)
-        values = {"measured": data.measured[p.design.out], "predicted": np.clip(p.value, 0, 1), "low": low, "high": high}
-        parts.append(rows.assign(type=p.kind, held_out=p.design.label, **values)[COLUMNS])
+        values = {"measured": data.measured[p.design.out], "predicted": predicted, "low": low, "high": high}
+        parts.append(rows.assign(type=p.kind, held_out=p.design.label, **values, flags=flags_of(low))[COLUMNS])
     return pd.concat(parts, ignore_index=True)

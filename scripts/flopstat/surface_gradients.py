@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from flopstat.surface import Surface
+from flopstat.surface import Surface, flags_of, limits_of
 from flopstat.surface_types import FULL_BITS, Points
 
 GRID_BITS = (4.0, 8.0, FULL_BITS)
 AXES = ("N", "T", "P", "B", "q")
-GRADIENT_COLUMNS = ["type", "N", "T", "P", "B", "q", "axis", "gradient", "low", "high", "inside"]
+GRADIENT_COLUMNS = ["type", "N", "T", "P", "B", "q", "axis", "gradient", "low", "high", "inside", "flags"]
 
 
 def _doubled(x: Points, axis: str) -> tuple[Points, Points, float]:
@@ -35,7 +35,8 @@ def _doubled(x: Points, axis: str) -> tuple[Points, Points, float]:
 def gradients(surface: Surface) -> pd.DataFrame:
     """Accuracy gained per doubling of each axis on a grid of cells, by every type's fit on all cells: rows of surface_gradients.csv.
 
-    Grid: the sizes, the smallest, middle and largest T, P of 1 and 4, B of 1 and 2, bits of 4, 8 and 16. Limits by one-step replicates.
+    Grid: the sizes, the smallest, middle and largest T, P of 1 and 4, B of 1 and 2, bits of 4, 8 and 16. Limits by one-step replicates,
+    missing where none moves the gradient, as on the surface of a study that answers nothing right.
     `inside` is false where a compared point lies beyond the measured range of its axis: there the type extrapolates.
     """
     x = surface.data.points
@@ -53,12 +54,11 @@ def gradients(surface: Surface) -> pd.DataFrame:
             down, up, doublings = _doubled(grid, axis)
             value = (fit.predict(up) - fit.predict(down)) / doublings
             boot = value + surface.boot[name] @ ((fit.slope(up) - fit.slope(down)) / doublings).T
-            tail = (1 - surface.data.confidence) / 2
-            low, high = np.quantile(boot, [tail, 1 - tail], axis=0)
+            low, high = limits_of(boot, surface.data.confidence)
             of = {"N": (down.n, up.n, x.n), "T": (down.t, up.t, x.t), "P": (down.p, up.p, x.p), "B": (down.b, up.b, x.b)}
             of |= {"q": (down.q, np.minimum(up.q, FULL_BITS), x.q)}
             a, z, seen = of[axis]
             inside = (a >= seen.min() - 1e-9) & (z <= seen.max() + 1e-9)
             keys = {"type": name, "N": n, "T": t, "P": p, "B": b, "q": q, "axis": axis}
-            rows.append(pd.DataFrame(keys | {"gradient": value, "low": low, "high": high, "inside": inside}))
+            rows.append(pd.DataFrame(keys | {"gradient": value, "low": low, "high": high, "flags": flags_of(low), "inside": inside}))
     return pd.concat(rows, ignore_index=True)[GRADIENT_COLUMNS]

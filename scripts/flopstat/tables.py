@@ -76,6 +76,7 @@ _CELL_KEYS = {
     "B": _count("branches", "branches per stream of which the best by score is kept"),
     "strategy": Column("str", "", "how one answer is made of P·B chains"),
 }
+_NOT_IDENTIFIED = Column("str", "", "not_identified: no resample of the problems moves the value, which so has no limits", True)
 _ESTIMAND = {"estimand": Column("str", "", "what the interval is about")}
 _STREAMS = {name: _CELL_KEYS[name] for name in ("arm", "model", "n_params", "precision", "T")} | {
     "n_problems": _count("problems", "study problems")
@@ -374,7 +375,13 @@ TABLES: dict[str, dict[str, Column]] = {
         "arm": Column("str", "", "model@precision"),
         "T": _count("tokens", "budget of one chain"),
         "P": _count("streams", "streams that vote"),
-        "gain": Column("float", "share", "A(P) - A(1) on the calibration problems", low=-1.0, high=1.0),
+        "gain": Column(
+            "float",
+            "share",
+            "A(P) - A(1) on the calibration problems; 0 by definition at P = 1, and at 2 where all chains answer",
+            low=-1.0,
+            high=1.0,
+        ),
         "low": Column("float", "share", "lower limit at this P alone"),
         "high": Column("float", "share", "upper limit at this P alone"),
         "fitted": Column("float", "share", "κ ln P"),
@@ -397,7 +404,7 @@ TABLES: dict[str, dict[str, Column]] = {
         "measured": _share("pass@k on the calibration problems"),
         "low": _share("lower limit of measured"),
         "high": _share("upper limit of measured"),
-        "fitted": _share("pass@k by the law"),
+        "fitted": _share("pass@k by the law; missing where the law is not identified", True),
         "seen": Column("bool", "", "k is in the range that the law was fitted to"),
     },
     "weight_bits": {
@@ -425,8 +432,9 @@ TABLES: dict[str, dict[str, Column]] = {
         "strategy": Column("str", "", "how one answer is made of P·B chains"),
         "measured": _share("accuracy on the study problems"),
         "predicted": _share("accuracy by the fit to calibration problems"),
-        "low": _share("lower limit of predicted"),
-        "high": _share("upper limit of predicted"),
+        "low": _share("lower limit of predicted; missing if not identified", True),
+        "high": _share("upper limit of predicted; missing if not identified", True),
+        "flags": _NOT_IDENTIFIED,
     },
     "surface_gradients": {
         "type": Column("str", "", "logs, latent or bnsl"),
@@ -437,9 +445,10 @@ TABLES: dict[str, dict[str, Column]] = {
         "q": Column("float", "bits per parameter", "bits_effective; 16 for unquantised weights", low=0.0),
         "axis": Column("str", "", "N, T, q: from half a doubling below to half above; P: from P to 4P; B: from B to 2B"),
         "gradient": Column("float", "share per doubling", "accuracy gained per doubling of the axis"),
-        "low": Column("float", "share per doubling", "lower limit"),
-        "high": Column("float", "share per doubling", "upper limit"),
+        "low": Column("float", "share per doubling", "lower limit; missing if not identified", True),
+        "high": Column("float", "share per doubling", "upper limit; missing if not identified", True),
         "inside": Column("bool", "", "both ends lie in the measured range of the axis; else the type extrapolates"),
+        "flags": _NOT_IDENTIFIED,
     },
     "exponents": {
         "law": Column("str", "", "id in the catalogue"),
@@ -512,7 +521,9 @@ TABLES: dict[str, dict[str, Column]] = {
         "small": Column("str", "", "smaller model"),
         "large": Column("str", "", "larger model"),
         "kind": Column("str", "", "which cells of the larger model compete: single, greedy or best"),
-        "status": Column("str", "", "found, at_entry, none_in_range, not_separable, one_model or unknown_cost"),
+        "status": Column(
+            "str", "", "found, at_entry, none_in_range (behind at every cost, beyond the limits), not_separable, one_model or unknown_cost"
+        ),
         "unit": Column("str", "", "unit of at, at_low and at_high, that of the cost column"),
         "at": Column("float", "", "cost at which the larger model overtakes, in `unit`", nullable=True),
         "at_low": Column("float", "", "lower limit; if not_separable: where the larger model becomes affordable", nullable=True),

@@ -25,38 +25,41 @@ def doubling_gains(curve: Floats) -> Floats:
 def local_kappa(pools: StudyPools) -> pd.DataFrame:
     """κ(P) = [A(2P) - A(P)] / ln 2 of every arm, T and P = 3..K/2: rows of local_kappa.csv.
 
-    `low` and `high` hold at that P alone, `band_low` and `band_high` for all P of the arm and T at once (estimate ± q·se, q the quantile of
-    max |t| over the bootstrap replicates). Arms with fewer than 6 samples have no row.
+    `low` and `high` hold at that P alone (`bootstrap.gain_interval`), `band_low` and `band_high` for all P of the arm and T at once
+    (`bootstrap.simultaneous_differences`). Arms with fewer than 6 samples have no row.
     """
     rows = []
     for (arm, t), curve in pools.votes.items():
         if curve.shape[1] < SMALLEST_POOL:
             continue
-        gains = doubling_gains(curve) / np.log(2)
-        boot = pools.w @ gains
+        gains = doubling_gains(curve)
         estimate = gains.mean(axis=0)
-        tail = (1 - pools.confidence) / 2
-        low, high = np.quantile(boot, [tail, 1 - tail], axis=0)
-        band_low, band_high, _ = bootstrap.simultaneous_limits(estimate, boot, pools.confidence)
-        values = {"kappa": estimate, "low": low, "high": high, "band_low": band_low, "band_high": band_high}
+        low, high = bootstrap.gain_interval(gains, pools.w, pools.confidence)
+        band_low, band_high = bootstrap.simultaneous_differences(estimate, pools.w @ gains, gains, pools.w, pools.confidence, 0)
+        named = {"kappa": estimate, "low": low, "high": high, "band_low": band_low, "band_high": band_high}
+        values = {name: gain / np.log(2) for name, gain in named.items()}
         rows.append(pd.DataFrame({"arm": arm, "T": t, "P": np.arange(FIRST, FIRST + len(estimate))} | values))
     columns = ["arm", "T", "P", "kappa", "low", "high", "band_low", "band_high"]
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
 
 
 def vote_gains(pools: StudyPools, kappa: dict[tuple[str, int], float]) -> pd.DataFrame:
-    """A(P) - A(1) for every P, with κ ln P beside it: rows of vote_gains.csv. Limits hold at that P alone.
+    """A(P) - A(1) for every P, with κ ln P beside it: rows of vote_gains.csv. Limits hold at that P alone (`bootstrap.gain_interval`).
+
+    By definition P = 1 gains nothing, and P = 2 neither where every chain answers: limits of P < 3 are percentiles, of width 0 there.
 
     Parameters
     ----------
     kappa : mapping of (arm, T) to κ; arms without one have no row
     """
     rows = []
-    tail = (1 - pools.confidence) / 2
     for (arm, t), curve in pools.votes.items():
         if np.isfinite(kappa.get((arm, t), np.nan)):
             gain = curve - curve[:, :1]
-            low, high = np.quantile(pools.w @ gain, [tail, 1 - tail], axis=0)
+            tail = (1 - pools.confidence) / 2
+            limits = np.quantile(pools.w @ gain, [tail, 1 - tail], axis=0)
+            limits[:, FIRST - 1 :] = bootstrap.gain_interval(gain[:, FIRST - 1 :], pools.w, pools.confidence)
+            low, high = limits
             p = np.arange(1, curve.shape[1] + 1)
             values = {"gain": gain.mean(axis=0), "low": low, "high": high, "fitted": kappa[arm, t] * np.log(p)}
             rows.append(pd.DataFrame({"arm": arm, "T": t, "P": p} | values))

@@ -13,9 +13,11 @@ from scipy import stats
 from flopstat.bootstrap import (
     Resolution,
     chosen_best,
+    gain_interval,
     paired_interval,
     proportion_interval,
     resolve,
+    simultaneous_differences,
     simultaneous_limits,
     split_variance,
     stratified_half,
@@ -116,6 +118,52 @@ def test_simultaneous_limits_are_wider_than_pointwise_ones_and_hold_together():
     assert ((fresh >= low) & (fresh <= high)).all(axis=1).mean() == pytest.approx(0.95, abs=0.02)
     _, _, one = simultaneous_limits(np.zeros(1), rng.normal(size=(20_000, 1)), 0.95)
     assert one == pytest.approx(1.96, abs=0.05)
+
+
+def test_replicates_that_do_not_differ_give_no_simultaneous_limits():
+    boot = np.column_stack([np.random.default_rng(0).normal(size=4000), np.full(4000, 0.2)])
+    low, high, q = simultaneous_limits(np.array([0.0, 0.2]), boot, 0.95)
+    assert q == pytest.approx(1.96, abs=0.08)  # of the one that varies
+    assert (low[1], high[1]) == (-np.inf, np.inf)
+    assert low[0] == pytest.approx(-1.96, abs=0.08)
+    _, _, none = simultaneous_limits(np.array([0.2]), boot[:, 1:], 0.95)
+    assert none == 0
+
+
+def test_simultaneous_differences_reach_as_far_as_paired_intervals_where_few_problems_carry_them():
+    rng = np.random.default_rng(0)
+    strata = np.repeat(np.arange(25), 2)
+    w = weights(strata, 2000, rng)
+    many = (rng.random(50) < 0.6).astype(float) - (rng.random(50) < 0.4)
+    few = -np.isin(np.arange(50), [0, 2, 4]).astype(float)  # three problems in strata of two: the bootstrap alone would call it a loss
+    difference = np.column_stack([many, few, np.zeros(50)])
+    estimate, boot = difference.mean(axis=0), w @ difference
+    plain_low, plain_high, q = simultaneous_limits(estimate, boot, 0.95)
+    low, high = simultaneous_differences(estimate, boot, difference, w, 0.95)
+    assert (low[0], high[0]) == (plain_low[0], plain_high[0])
+    single = paired_interval(difference, w, 0.95)
+    assert single.few.tolist() == [False, True, True]
+    assert (low[1:] <= single.low[1:]).all()
+    assert (high[1:] >= single.high[1:]).all()
+    assert high[1] > 0
+    assert q >= 1.96
+    only_still = simultaneous_differences(estimate, boot, difference, w, 0.95, carriers=0)
+    assert only_still[1][1] == plain_high[1]
+    assert only_still[1][2] == high[2]
+    alone = simultaneous_limits(estimate[1:2], boot[:, 1:2], 0.95)
+    assert alone[1][0] < 0
+
+
+def test_gains_have_percentile_limits_and_paired_ones_where_no_replicate_differs():
+    rng = np.random.default_rng(0)
+    w = weights(np.ones(60, dtype=int), 2000, rng)
+    gains = np.column_stack([rng.normal(0.1, 0.2, 60), np.arange(60) < 2, np.zeros(60)])
+    low, high = gain_interval(gains, w, 0.95)
+    expected = np.quantile(w @ gains[:, :2], [0.025, 0.975], axis=0)
+    assert [low[:2].tolist(), high[:2].tolist()] == expected.tolist()
+    paired = paired_interval(gains, w, 0.95)
+    assert (low[2], high[2]) == (paired.low[2], paired.high[2])
+    assert low[2] < -0.04 < 0.04 < high[2]
 
 
 def test_paired_interval_of_cells_that_agree_has_the_width_of_the_rule_of_three():

@@ -141,7 +141,7 @@ def test_gradients_of_the_surface_are_put_per_doubling_of_cost():
 
 
 def test_a_figure_of_no_steps_says_so(tmp_path, dominance):
-    assert plot_dominance(dominance.iloc[:0], [tmp_path / "none.png"]).empty
+    assert plot_dominance(dominance.iloc[:0], "t", [tmp_path / "none.png"]).empty
     assert (tmp_path / "none.png").stat().st_size > 1000
 
 
@@ -196,16 +196,16 @@ def test_figures_are_drawn_and_hand_back_their_points(tmp_path, dominance):
     from flopstat.frontier import crossovers
 
     paths = [tmp_path / "d.png", tmp_path / "d.pdf"]
-    data = plot_dominance(dominance, paths)
+    data = plot_dominance(dominance, "t", paths)
     assert (data["cost"] == "flops").all()
     assert all(path.stat().st_size > 5000 for path in paths)
     given = study(rising)
-    curves = plot_crossovers(given, crossovers(given, "flops"), [tmp_path / "c.png"])
+    curves = plot_crossovers(given, crossovers(given, "flops"), "t", [tmp_path / "c.png"])
     assert (curves[["small", "large"]].drop_duplicates().to_numpy() == [["s", "l"]]).all()
     np.testing.assert_allclose(curves["difference"], curves["f_large"] - curves["f_small"])
     assert (tmp_path / "c.png").stat().st_size > 5000
     one = Judged(given.cells[given.cells["model"] == "s"].reset_index(drop=True), given.values[:, :20], given.strata, given.w, 8, 0.95, 0)
-    assert plot_crossovers(one, crossovers(one, "flops"), [tmp_path / "one.png"]).empty  # one model: a figure that says so
+    assert plot_crossovers(one, crossovers(one, "flops"), "t", [tmp_path / "one.png"]).empty  # one model: a figure that says so
 
 
 def test_tick_labels_of_a_narrow_range_stay_apart(tmp_path, dominance, monkeypatch):
@@ -214,7 +214,7 @@ def test_tick_labels_of_a_narrow_range_stay_apart(tmp_path, dominance, monkeypat
     monkeypatch.setattr(Figure, "savefig", lambda fig, *a, **k: (gaps.extend(_gaps(fig)), save(fig, *a, **k)))
     ratio = dominance["at"] / dominance["at"].min()
     narrow = dominance.assign(at=4.1e9 * ratio ** (np.log(2.3) / np.log(ratio.max())))
-    plot_dominance(narrow, [tmp_path / "d.png"])
+    plot_dominance(narrow, "t", [tmp_path / "d.png"])
     assert gaps
     assert min(gaps) > 0
 

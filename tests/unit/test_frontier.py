@@ -10,7 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopstat import bootstrap
-from flopstat.frontier import HALF_REPLICATES, HALVES, Judged, _pareto_share, best_at, contests, crossover, crossovers, frontier, pareto
+from flopstat.frontier import (
+    HALF_REPLICATES,
+    HALVES,
+    Judged,
+    _pareto_share,
+    best_at,
+    contests,
+    crossover,
+    crossovers,
+    frontier,
+    leader_at,
+    pareto,
+)
 
 POINTS = st.lists(st.tuples(st.integers(1, 6), st.integers(0, 5)), min_size=1, max_size=25)
 
@@ -48,6 +60,10 @@ def test_best_at(points):
         there = accuracy[cost <= c]
         assert best[i] == boot[0, i] == (there.max() if there.size else -np.inf)
         assert boot[1, i] == (-there.min() if there.size else -np.inf)
+    affords = grid[grid >= cost.min()]
+    leaders = leader_at(cost, accuracy, affords)
+    assert (cost[leaders] <= affords).all()
+    assert accuracy[leaders].tolist() == best[grid >= cost.min()].tolist()
 
 
 GRID = np.geomspace(1e3, 1e6, 31)
@@ -57,7 +73,8 @@ def cross(difference, noise, seed=0):
     difference = np.asarray(difference, dtype=float)
     rng = np.random.default_rng(seed)
     boot = difference + noise * (0.7 * rng.normal(size=(2000, 1)) + 0.7 * rng.normal(size=(2000, len(difference))))
-    return crossover(GRID, difference, boot, 0.95, 50)
+    low, high, _ = bootstrap.simultaneous_limits(difference, boot, 0.95)
+    return crossover(GRID, difference, low, high, 50)
 
 
 def test_found_where_the_sign_changes():
@@ -81,6 +98,41 @@ def test_none_in_range():
     found = cross(np.full(31, -0.2), 0.02)
     assert found.status == "none_in_range"
     assert np.isnan([found.at, found.at_low, found.at_high]).all()
+
+
+def test_none_in_range_needs_every_cost():
+    """Behind at first, and at the end 2 points behind give or take more: the estimate is nowhere above, and the data do not say so."""
+    difference = np.concatenate([np.full(16, -0.2), np.full(15, -0.02)])
+    open_end = cross(difference, 0.02)
+    assert open_end.status == "not_separable"
+    assert np.isnan([open_end.at, open_end.at_low, open_end.at_high]).all()
+    assert open_end.n_more > 0
+    clear = cross(difference, 0.02 / np.sqrt((open_end.n_more + 50) / 50))  # as many more problems as it asks for
+    assert clear.status == "none_in_range"
+    level = cross(np.where(difference == -0.02, 0.0, difference), 0.02)
+    assert level.status == "not_separable"
+    assert np.isnan(level.n_more)  # no number of problems tells a difference of 0 from 0
+
+
+@pytest.mark.parametrize("gap", [-0.3, 0.0, 0.3])
+def test_resamples_that_are_all_alike_decide_nothing_by_themselves(gap):
+    """One problem per stratum: no resample differs, and what counts is what 60 problems hold."""
+    given = judged(2)
+    values = np.zeros_like(given.values)
+    values[:20, :5] = 1.0
+    values[: 20 + round(60 * gap), 5:] = 1.0
+    still = dataclasses.replace(given, values=values, w=np.full((500, 60), 1 / 60), cells=given.cells.assign(accuracy=values.mean(axis=0)))
+    contest = next(c for c in contests(still, "flops") if c.kind == "best")
+    assert np.ptp(contest.replicates, axis=0).max() == 0
+    low, high = contest.limits(0.95)
+    assert (high - low > 0.05).all()
+    status = {-0.3: "none_in_range", 0.0: "not_separable", 0.3: "at_entry"}[gap]
+    assert set(crossovers(still, "flops")["status"]) == {status}
+    two = values.copy()
+    two[:, 5:] = two[:, :5]
+    two[:2, 5:] = 1.0 - two[:2, :5]  # two problems of 60 differ, both to the larger model's loss
+    few = dataclasses.replace(still, values=two, cells=given.cells.assign(accuracy=two.mean(axis=0)))
+    assert set(crossovers(few, "flops")["status"]) == {"not_separable"}
 
 
 def test_not_separable_says_how_many_problems_would_do():
@@ -219,7 +271,7 @@ def test_contest_is_what_the_crossover_is_judged_by():
     table = single.table(0.95)
     assert (table["difference_low"] < table["difference"]).all()
     assert ((table["f_small_low"] <= table["f_small"]) & (table["f_small"] <= table["f_small_high"])).all()
-    found = crossover(single.grid, single.difference, single.replicates, 0.95, given.n_problems)
+    found = crossover(single.grid, single.difference, *single.limits(0.95), given.n_problems)
     row = crossovers(given, "flops").iloc[0]
     assert (row["kind"], row["status"]) == ("single", found.status)
 
@@ -260,6 +312,7 @@ def test_band_and_crossovers_cover_at_their_rate(coverage):
     assert rate["band"] >= 0.93
     assert rate["crossover"] >= 0.93
     assert rate["false"] <= 0.05
+    assert rate["missed"] <= 0.05
 
 
 def test_the_coverage_table_holds_the_script_s_settings(coverage, script):

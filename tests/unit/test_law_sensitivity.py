@@ -49,7 +49,7 @@ def test_the_first_variant_is_the_reported_fit():
 
 
 def test_votes_that_change_nothing_have_no_fit_to_vary():
-    assert {row["variant"] for row in of_votes("m@fp32", 64, np.full((N, 8), 0.5), W, 0.95)} == {"mean of local kappa, P = 3 to 4"}
+    assert not of_votes("m@fp32", 64, np.full((N, 8), 0.5), W, 0.95)
 
 
 def test_conclusions_are_compared_within_a_law_arm_budget_and_parameter():

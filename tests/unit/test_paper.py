@@ -118,7 +118,8 @@ def appendix(study):
     laws = pd.concat([study["tables"]["laws"], pd.DataFrame(rows)], ignore_index=True)
     bits = {"model": "ladder-30k", "n_params": 27072, "precision": "rtn3", "bits_effective": 4.5, "weight_bits": 121_824.0, "T": 64}
     bits |= {"accuracy": 0.2, "accuracy_low": 0.1, "accuracy_high": 0.3, "p_on_frontier": 0.5, "four_bit_effective": True}
-    gradient = {"type": "logs", "N": 27072.0, "T": 64.0, "P": 1, "B": 1, "q": 16.0, "low": -0.01, "high": 0.03, "inside": False}
+    gradient = {"type": "logs", "N": 27072.0, "T": 64.0, "P": 1, "B": 1, "q": 16.0}
+    gradient |= {"low": -0.01, "high": 0.03, "inside": False, "flags": None}
     local = {"T": 64, "kappa": 0.01, "low": -0.01, "high": 0.02, "band_low": -0.02, "band_high": 0.03}
     exponent = {"law": "k-bit", "exponent": "b", "estimate": 0.08, "low": 0.07, "high": 0.09, "certified": True, "source": "all & sundry"}
     ratio = {"study": "synthetic", "arm_a": "a", "arm_b": "b", "same_model": True, "T": 64, "n_problems": 12, "n_samples": 8, "ratio": 0.5}

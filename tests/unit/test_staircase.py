@@ -23,7 +23,7 @@ def area_by_hand(cost, accuracy, low, high):
 def test_hypervolume_is_the_mean_of_the_staircase_over_log_cost(points):
     cost, accuracy = (np.array(x, dtype=float) for x in zip(*points, strict=True))
     accuracy /= 6
-    found = hypervolume(cost, accuracy, np.tile(accuracy, (2, 1)), 0.95)
+    found = hypervolume(cost, accuracy, np.tile(accuracy, (2, 1)), 30, 0.95)
     if cost.min() == cost.max():
         assert found.estimate == pytest.approx(accuracy.max())
     else:
@@ -36,11 +36,18 @@ def test_hypervolume_by_hand():
     """0.2 from 1 to 10 and 0.6 from 10 to 100: mean 0.4. Over 1 to 1000 a third each: 0.2, 0.6, 0.6."""
     cost, accuracy = np.array([1.0, 10.0, 100.0]), np.array([0.2, 0.6, 0.5])
     boot = accuracy + np.random.default_rng(0).normal(0, 0.01, size=(400, 1))
-    assert hypervolume(cost, accuracy, boot, 0.95).estimate == pytest.approx(0.4)
-    assert hypervolume(cost, accuracy, boot, 0.95, (1.0, 1000.0)).estimate == pytest.approx((0.2 + 0.6 + 0.6) / 3)
-    assert hypervolume(cost, accuracy, boot, 0.95, (0.1, 10.0)).estimate == pytest.approx((0 + 0.2) / 2)
-    found = hypervolume(cost, accuracy, boot, 0.95)
+    assert hypervolume(cost, accuracy, boot, 30, 0.95).estimate == pytest.approx(0.4)
+    assert hypervolume(cost, accuracy, boot, 30, 0.95, (1.0, 1000.0)).estimate == pytest.approx((0.2 + 0.6 + 0.6) / 3)
+    assert hypervolume(cost, accuracy, boot, 30, 0.95, (0.1, 10.0)).estimate == pytest.approx((0 + 0.2) / 2)
+    found = hypervolume(cost, accuracy, boot, 30, 0.95)
     assert found.high - found.low == pytest.approx(2 * 1.96 * 0.01, rel=0.2)
+
+
+def test_a_hypervolume_that_no_replicate_moves_has_the_limits_of_its_problems():
+    cost, accuracy = np.array([1.0, 10.0]), np.zeros(2)
+    found = hypervolume(cost, accuracy, np.zeros((400, 2)), 50, 0.95)
+    assert (found.estimate, found.low) == (0.0, pytest.approx(0.0, abs=1e-6))
+    assert found.high == pytest.approx(0.0713, abs=1e-3)  # Wilson, 0 of 50
 
 
 @given(POINTS, st.integers(0, 9))

@@ -15,6 +15,7 @@ from flopstat.study_laws import OPTIONAL, fit_laws
 from flopstat.tables import TABLES, validate
 
 REFERENCES = {"ladder-30k": "fp32", "ladder-160k": "fp32"}
+TITLE = "The study's title, at $5"
 
 
 def laws_of(study, study_config, grades=None, problems=None, logs=(), per_problem=None):
@@ -107,10 +108,10 @@ def test_figures_are_drawn_from_full_and_from_empty_tables(fitted, tmp_path):
     bits = {"ladder-160k@rtn3": 3.5, "ladder-30k@rtn3": 3.5}
     for source in (fitted.tables, {name: pd.DataFrame(columns=list(TABLES[name])) for name in fitted.tables}):
         for name, draw in (
-            ("votes", lambda paths, s=source: law_figures.plot_votes(s["vote_gains"], s["laws"], paths)),
-            ("coverage", lambda paths, s=source: law_figures.plot_coverage(s["coverage"], s["laws"], paths)),
-            ("alpha", lambda paths, s=source: law_figures.plot_alpha(s["laws"], bits, paths)),
-            ("surface", lambda paths, s=source: law_figures.plot_surface(s["surface"], s["laws"], paths)),
+            ("votes", lambda paths, s=source: law_figures.plot_votes(s["vote_gains"], s["laws"], TITLE, paths)),
+            ("coverage", lambda paths, s=source: law_figures.plot_coverage(s["coverage"], s["laws"], TITLE, paths)),
+            ("alpha", lambda paths, s=source: law_figures.plot_alpha(s["laws"], bits, TITLE, paths)),
+            ("surface", lambda paths, s=source: law_figures.plot_surface(s["surface"], s["laws"], TITLE, paths)),
         ):
             paths = [tmp_path / f"{name}.pdf", tmp_path / f"{name}.png"]
             data = draw(paths)
@@ -119,7 +120,7 @@ def test_figures_are_drawn_from_full_and_from_empty_tables(fitted, tmp_path):
 
 
 def test_residuals_of_votes_are_gain_less_line(fitted, tmp_path):
-    data = law_figures.plot_votes(fitted.tables["vote_gains"], fitted.tables["laws"], [tmp_path / "v.png"])
+    data = law_figures.plot_votes(fitted.tables["vote_gains"], fitted.tables["laws"], TITLE, [tmp_path / "v.png"])
     assert np.allclose(data["residual"], data["gain"] - data["fitted"])
     assert data["T"].nunique() == 1
 
@@ -137,22 +138,26 @@ def test_figures_of_a_study_that_answers_nothing_right_say_so(fitted, tmp_path, 
     never = laws.assign(verdict=laws["verdict"].where(~kappa, "not identified: no vote changes any answer"))
     never.loc[kappa, ["estimate", "low", "high"]] = np.nan
     gains = fitted.tables["vote_gains"]
-    law_figures.plot_votes(gains.iloc[:0], never, [tmp_path / "v.png"])
+    law_figures.plot_votes(gains.iloc[:0], never, TITLE, [tmp_path / "v.png"])
     assert "no vote changes any answer" in figures[-1][0]
     assert "four samples" not in figures[-1][0]
-    law_figures.plot_votes(gains.iloc[:0], laws.iloc[:0], [tmp_path / "v.png"])
+    law_figures.plot_votes(gains.iloc[:0], laws.iloc[:0], TITLE, [tmp_path / "v.png"])
     assert "no pool of four samples or more" in figures[-1][0]
     one = laws.loc[kappa, "arm"].iloc[0]
-    law_figures.plot_votes(gains[gains["arm"] != one], never[~kappa | (never["arm"] == one)], [tmp_path / "v.png"])
+    law_figures.plot_votes(gains[gains["arm"] != one], never[~kappa | (never["arm"] == one)], TITLE, [tmp_path / "v.png"])
     assert f"Not drawn, as no vote changes any answer: {one}." in figures[-1][0].replace("\n", " ")
 
     curves = fitted.tables["coverage"].assign(measured=0.0, low=0.0, high=0.0, fitted=1e-6)
-    law_figures.plot_coverage(curves, laws, [tmp_path / "c.png"])
+    law_figures.plot_coverage(curves, laws, TITLE, [tmp_path / "c.png"])
     assert all(low < 0 and high >= 1 for low, high in figures[-1][1])
+    assert TITLE.replace("$", r"\$") in figures[-1][0]
+    assert "No law is identified" not in figures[-1][0]
+    law_figures.plot_coverage(curves.assign(fitted=curves["fitted"].where(curves["arm"] != one)), laws, TITLE, [tmp_path / "c.png"])
+    assert f"No law is identified, as no resample of the problems differs: {one}." in figures[-1][0].replace("\n", " ")
 
     alike = fitted.tables["surface"].assign(measured=0.0)
     row = {"parameter": f"heldout_rmse.{alike['type'].iloc[0]}", "estimate": 3.6, "low": np.nan, "high": np.nan}
-    law_figures.plot_surface(alike, pd.DataFrame([row]), [tmp_path / "s.png"])
+    law_figures.plot_surface(alike, pd.DataFrame([row]), TITLE, [tmp_path / "s.png"])
     assert "points, no limits" in figures[-1][0]
     assert "All cells are measured alike: 0%." in figures[-1][0]
     assert "nan" not in figures[-1][0]

@@ -1,9 +1,12 @@
 """Local κ and saturation: planted gains are found, and nothing is claimed beyond the pool."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from flopstat.bootstrap import weights
+from flopstat.estimators import NO_ANSWER
 from flopstat.laws import fit_kappa
 from flopstat.strategies import Pool
 from flopstat.study_pools import LawArm, StudyPools
@@ -104,3 +107,25 @@ def test_gains_stand_beside_their_line():
     assert table["gain"].iloc[:2].tolist() == pytest.approx([0, 0], abs=1e-12)
     assert table["fitted"].iloc[7] == pytest.approx(0.1 * np.log(8))
     assert len(local_kappa(pools(0.4, k=4))) == 0
+
+
+def test_a_vote_of_two_gains_where_chains_end_without_an_answer_and_has_its_limits():
+    told = pools(0.4)
+    quiet = {key: Pool(np.where((pool.codes > 0) & (pool.codes % 2 == 0), NO_ANSWER, pool.codes)) for key, pool in told.pools.items()}
+    table = vote_gains(dataclasses.replace(told, pools=quiet), {("a@fp32", 64): 0.1}).set_index("P")
+    assert 0 < table.loc[2, "low"] < table.loc[2, "gain"] < table.loc[2, "high"]
+    assert table.loc[1, ["low", "high"]].tolist() == [0, 0]
+
+
+def test_votes_that_change_no_answer_are_not_known_to_change_none():
+    """All right or all wrong on every problem: the gains of three votes and more have the limits of 0 of 90 problems."""
+    told = pools(0.4)
+    alike = {key: Pool(np.where(pool.codes[:, :1] == 0, 0, 1) * np.ones_like(pool.codes)) for key, pool in told.pools.items()}
+    still = dataclasses.replace(told, pools=alike)
+    gains = vote_gains(still, {("a@fp32", 64): 0.0}).set_index("P").loc[3:]
+    assert (gains["gain"].abs() < 1e-12).all()
+    assert gains["low"].to_numpy() == pytest.approx(-0.041, abs=1e-3)
+    assert gains["high"].to_numpy() == pytest.approx(0.041, abs=1e-3)
+    local = local_kappa(still)
+    assert local["high"].to_numpy() == pytest.approx(0.041 / np.log(2), abs=1e-3)
+    assert (local["band_high"] >= local["high"]).all()

@@ -29,6 +29,7 @@ rule plot_votes:
         mem_mb=2000,
         runtime=10,
     params:
+        title=config["title"] or STUDY,
         code=code_hash("law_figures", "tables"),
     message:
         "Plotting votes and their law"
@@ -61,6 +62,7 @@ rule plot_coverage:
         mem_mb=2000,
         runtime=10,
     params:
+        title=config["title"] or STUDY,
         code=code_hash("law_figures", "tables"),
     message:
         "Plotting coverage and its laws"
@@ -93,6 +95,7 @@ rule plot_alpha:
         mem_mb=2000,
         runtime=10,
     params:
+        title=config["title"] or STUDY,
         code=code_hash("law_figures", "tables"),
     message:
         "Plotting effective parameters over bits"
@@ -125,6 +128,7 @@ rule plot_surface:
         mem_mb=2000,
         runtime=10,
     params:
+        title=config["title"] or STUDY,
         code=code_hash("law_figures", "tables"),
     message:
         "Plotting the surface, predicted against measured"
