@@ -62,6 +62,7 @@ test-faults: setup $(STAMPS)/dev ## kill -9 runs, training and sampling; full di
 test-fuzz: setup $(STAMPS)/dev ## hostile inputs of every kind: FUZZ_EXAMPLES of each target
 	@echo "flopstat: $(FUZZ_EXAMPLES) examples a target, seed $(FUZZ_SEED)"
 	FLOPSTAT_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(PYTEST_ARGS) --hypothesis-seed=$(FUZZ_SEED) tests/fuzz
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/fuzz/atheris_targets.py --runs $(FUZZ_EXAMPLES) --seed $(FUZZ_SEED)
 
 # The configs as they are shipped; see docs/gpu.md.
 rehearse: setup ## the Qwen study with random stand-ins for its models, killed and resumed, to PDF and report

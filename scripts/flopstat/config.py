@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from flopstat import plain_yaml
 from flopstat.errors import InputError
 from flopstat.prices import Prices
 
@@ -24,8 +25,18 @@ SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 @functools.cache
 def schema() -> dict[str, Any]:
     """The JSON Schema of a study, with a description and a default for every key."""
-    loaded: dict[str, Any] = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+    loaded: dict[str, Any] = plain_yaml.parse(SCHEMA.read_text(encoding="utf-8"))
     return loaded
+
+
+@functools.cache
+def _validator() -> Any:
+    """Of `schema`, but 50.0 is no integer, which JSON Schema takes for one and `range` does not."""
+    import jsonschema
+
+    draft = jsonschema.Draft202012Validator
+    checker = draft.TYPE_CHECKER.redefine("integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool))
+    return jsonschema.validators.extend(draft, type_checker=checker)(schema())
 
 
 def merge(base: Config, overlay: Config) -> Config:
@@ -72,6 +83,7 @@ def _refuse_what_acts(value: Any, where: str) -> None:
 
 
 IMPORT_ONLY = ("log_model", "n_params", "tokens_per_solution", "external_samples")
+MAX_SHARDS = 10_000  # of an arm: Snakemake plans a job for each
 UNKNOWN = "unknown"  # precision of samples whose log does not hold it
 
 
@@ -168,6 +180,10 @@ def _cross_check(config: Config) -> None:
             raise InputError(f"budgets.{axis}: must hold 1, the single chain that all others are compared with")
     if dataset["source"] == "ladder" and dataset["n_study"] < dataset["max_steps"]:
         raise InputError("dataset.n_study: smaller than dataset.max_steps; every number of steps needs a problem")
+    if config["archive"] is None and (jobs := _shard_count(config)) > MAX_SHARDS:
+        raise InputError(
+            f"sampling.shard_problems: so few problems a job make {jobs} jobs for each arm, at most {MAX_SHARDS} can be; raise it"
+        )
     if 1 not in config["calibration"]["batches"]:
         raise InputError("calibration.batches: must hold 1, the batch that C is defined at")
 
@@ -180,8 +196,6 @@ def resolve(raw: Config) -> Config:
     InputError
         One line that names the key, what was found and the remedy.
     """
-    import jsonschema
-
     config = copy.deepcopy(raw)
     if not isinstance(config, dict):
         raise InputError(f"config: a mapping is wanted, found {type(config).__name__}")
@@ -190,8 +204,7 @@ def resolve(raw: Config) -> Config:
     for model in config["models"] if isinstance(config.get("models"), list) else []:
         if isinstance(model, dict) and model.get("source") == "import":
             model.setdefault("precisions", [UNKNOWN])
-    validator = jsonschema.Draft202012Validator(schema())
-    errors = sorted(validator.iter_errors(config), key=lambda e: (-len(e.absolute_path), str(e.absolute_path)))
+    errors = sorted(_validator().iter_errors(config), key=lambda e: (-len(e.absolute_path), str(e.absolute_path)))
     if errors:
         error = errors[0]
         where = _where(list(error.absolute_path))
@@ -218,7 +231,7 @@ def load(*paths: Path) -> Config:
         if not path.is_file():
             raise InputError(f"{path}: no such config file")
         try:
-            part = yaml.safe_load(path.read_text(encoding="utf-8"))
+            part = plain_yaml.parse(path.read_text(encoding="utf-8"))
         except UnicodeDecodeError as error:
             raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
         except yaml.YAMLError as error:
@@ -248,5 +261,9 @@ def shards(config: Config) -> list[str]:
     """Names of the sampling shards: blocks of problems, whatever K; an archived arm is one block."""
     if config["archive"] is not None:
         return ["000"]
-    n = config["dataset"]["n_study"] + config["dataset"]["n_calibration"]
-    return [f"{i:03d}" for i in range(-(-n // config["sampling"]["shard_problems"]))]
+    return [f"{i:03d}" for i in range(_shard_count(config))]
+
+
+def _shard_count(config: Config) -> int:
+    n: int = config["dataset"]["n_study"] + config["dataset"]["n_calibration"]
+    return -(-n // config["sampling"]["shard_problems"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from flopstat import plain_yaml
 from flopstat.config import ROOT
 from flopstat.errors import InputError
 from flopstat.latency import Device
@@ -28,7 +29,7 @@ def read(path: Path = HARDWARE) -> dict[str, Device]:
         For a file that is missing, not YAML or not dated, and for an entry without its source or with a number that is not positive.
     """
     try:
-        table = yaml.safe_load(path.read_text(encoding="utf-8"))
+        table = plain_yaml.parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such hardware table; config/hardware.yaml is the shipped one") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:

@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 from numpy.typing import ArrayLike, NDArray
 
+from flopstat import plain_yaml
 from flopstat.errors import InputError
 
 
@@ -46,7 +47,7 @@ class Prices:
             If the file is missing, lacks a part, or holds a price that is no positive number.
         """
         try:
-            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+            raw = plain_yaml.parse(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise InputError(f"{path}: no such price table; see config/prices.yaml") from None
         except (UnicodeDecodeError, yaml.YAMLError) as error:

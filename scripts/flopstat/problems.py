@@ -65,13 +65,17 @@ def judge(answer: str) -> tuple[str | None, int, int]:
     return None, gold, len(annotations)
 
 
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Problems of a JSONL file in GSM8K's form; `problem_id` is the 0-based line number if absent.
 
     Raises
     ------
     InputError
-        Naming file and line, for a missing file, bad JSON, a missing or non-text field, or a repeated `problem_id`.
+        Naming file and line, for a missing file, bad JSON, a missing or non-text field, a text that UTF-8 can't hold, or a repeated
+        `problem_id`.
     """
     if not path.is_file():
         raise InputError(f"dataset.path {path}: no such file; give a JSONL file with question and answer")
@@ -83,11 +87,13 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
                 continue
             try:
                 row = json.loads(line.decode("utf-8"))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise InputError(f"{path}:{number + 1}: not JSON ({error}); one object a line is wanted") from None
             if not isinstance(row, dict) or not all(isinstance(row.get(k), str) for k in ("question", "answer")):
                 raise InputError(f"{path}:{number + 1}: needs the text fields question and answer")
             problem_id = str(row.get("problem_id", number))
+            if _LONE_SURROGATE.search(problem_id + row["question"] + row["answer"]):
+                raise InputError(f"{path}:{number + 1}: holds half of a surrogate pair, which UTF-8 has no form for; mend or remove it")
             if problem_id in seen:
                 raise InputError(f"{path}:{number + 1}: problem_id {problem_id!r} stands twice; ids must be unique")
             seen.add(problem_id)

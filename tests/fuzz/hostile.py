@@ -2,6 +2,7 @@
 
 import copy
 import os
+import pickle
 from typing import Any
 
 import hypothesis
@@ -59,32 +60,63 @@ FRAGMENTS = [
         '"',
     ),
 ]
-texts = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=6), max_size=8).map("".join)
+
+
+def woven(free: str, numbers: bytes) -> str:
+    """A text with fragments put in, one per number: two in four at its end, one at its start, one anywhere, inside other fragments too."""
+    out = free
+    for number in numbers:
+        where, which = divmod(number, len(FRAGMENTS))
+        at = len(out) if where < 2 else 0 if where == 2 else 7 * number % (len(out) + 1)
+        out = out[:at] + FRAGMENTS[which] + out[at:]
+    return out
+
+
+def nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return scalars | st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3)
+
+
+# A draw takes Hypothesis some 40 us, so a value is made of few: a text of two, whatever the number of its fragments.
+texts = st.tuples(st.text(max_size=12), st.binary(max_size=8)).map(lambda parts: woven(*parts))
 scalars = (
     st.none() | st.booleans() | st.integers(-3, 40) | st.sampled_from([2**31, 2**63, 2**64, -(2**63) - 1, 10**400]) | st.floats() | texts
 )
-values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3), max_leaves=6)
+values = nested(nested(nested(scalars)))
+# Made once: a strategy that is made anew for each draw costs more than the draw.
+_STUFFING = st.binary(max_size=8) | texts.map(lambda text: text.encode("utf-8", "surrogatepass"))
 
 
-def places(value: Any, path: tuple = ()) -> list[tuple]:
+def places(value: Any) -> list[tuple]:
     """Paths to all parts of a value but the whole."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [found for key, inner in items for found in [(*path, key), *places(inner, (*path, key))]]
+    found: list[tuple] = []
+    waiting: list[tuple[tuple, Any]] = [((), value)]
+    while waiting:
+        path, holder = waiting.pop()
+        items = holder.items() if isinstance(holder, dict) else enumerate(holder) if isinstance(holder, list) else ()
+        for key, inner in items:
+            found.append((*path, key))
+            if isinstance(inner, dict | list):
+                waiting.append((found[-1], inner))
+    return found
+
+
+def changed(base: Any, times: int = 3) -> st.SearchStrategy[Any]:
+    """Copies of a value with some of its parts replaced, left out, doubled or swapped for another of its parts."""
+    return _changed(pickle.dumps(base), times)  # a copy of hundreds of parts is made by pickle in a tenth of deepcopy's time
 
 
 @st.composite
-def changed(draw, base: Any, times: int = 3) -> Any:
-    """A copy of a value with some of its parts replaced, left out, doubled or swapped for another of its parts."""
-    out = copy.deepcopy(base)
+def _changed(draw, base: bytes, times: int) -> Any:
+    out = pickle.loads(base)
     for _ in range(draw(st.integers(0, times))):
         there = places(out)
         if not there:
             return draw(values)
-        path = draw(st.sampled_from(there))
-        holder = out
+        at, what = divmod(draw(st.integers(0, 5 * len(there) - 1)), 5)
+        path, holder = there[at], out
         for key in path[:-1]:
             holder = holder[key]
-        match draw(st.integers(0, 4)):
+        match what:
             case 0:
                 del holder[path[-1]]
             case 1 if isinstance(holder, dict):
@@ -93,7 +125,7 @@ def changed(draw, base: Any, times: int = 3) -> Any:
                 holder.append(copy.deepcopy(holder[path[-1]]))
             case 3:
                 other: Any = out
-                for key in draw(st.sampled_from(there)):
+                for key in there[draw(st.integers(0, len(there) - 1))]:
                     try:
                         other = other[key]
                     except (KeyError, IndexError, TypeError):
@@ -108,17 +140,18 @@ def changed(draw, base: Any, times: int = 3) -> Any:
 def damaged(draw, base: bytes, times: int = 6) -> bytes:
     """A copy of some bytes with a few of them changed, cut out, doubled or put in."""
     out = bytearray(base)
-    for _ in range(draw(st.integers(0, times))):
-        at = draw(st.integers(0, len(out)))
-        match draw(st.integers(0, 4)):
+    size = 5 * draw(st.integers(0, times))
+    for *place, what, number in zip(*[iter(draw(st.binary(min_size=size, max_size=size)))] * 5, strict=True):
+        at = int.from_bytes(place) % (len(out) + 1)
+        match what % 5:
             case 0 if at < len(out):
-                out[at] = draw(st.integers(0, 255))
+                out[at] = number
             case 1:
-                del out[at : at + draw(st.integers(1, 64))]
+                del out[at : at + 1 + number % 64]
             case 2:
-                out[at:at] = out[at : at + draw(st.integers(1, 64))]
+                out[at:at] = out[at : at + 1 + number % 64]
             case 3:
-                out[at:at] = draw(st.binary(max_size=8) | texts.map(lambda t: t.encode("utf-8", "surrogatepass")))
+                out[at:at] = draw(_STUFFING)
             case _:
                 del out[at:]
     return bytes(out)

@@ -263,6 +263,26 @@ def with_ids(make, dtype=None):
     return change
 
 
+def with_column(name, value):
+    """Another value in each row of a column."""
+
+    def change(folder):
+        path = folder / "samples" / f"{ARMS[0]}.parquet"
+        rows = pq.read_table(path)
+        at = rows.schema.get_field_index(name)
+        pq.write_table(rows.set_column(at, name, pa.array([value] * len(rows))), path)
+
+    return change
+
+
+def without_column(name):
+    def change(folder):
+        path = folder / "samples" / f"{ARMS[0]}.parquet"
+        pq.write_table(pq.read_table(path).drop_columns([name]), path)
+
+    return change
+
+
 def with_text(name, text):
     return lambda folder: (folder / name).write_text(text)
 
@@ -280,6 +300,11 @@ LIES = {
     "negative ids": (with_ids(lambda n: [-1] * n), "ids outside"),
     "fewer ids": (with_ids(lambda n: []), "n_tokens is not the number of ids"),
     "ids of another type": (with_ids(lambda n: ["x"] * n, pa.string()), "column ids is missing or of another type"),
+    "fewer than no tokens in a prompt": (with_column("prompt_tokens", -1), "not a table of samples"),
+    "half a token in a prompt": (with_column("prompt_tokens", 0.5), "not a table of samples"),
+    "a text where a number is wanted": (with_column("prompt_tokens", "many"), "not a table of samples"),
+    "no ending": (with_column("finish_reason", None), "not a table of samples"),
+    "a column less": (without_column("finish_reason"), "not a table of samples"),
     "no parquet": (with_text(f"samples/{ARMS[0]}.parquet", "PAR1 not PAR1"), "not a parquet file"),
     "no card": (with_text("models/ladder-30k.json", "[]"), "no model card"),
     "deep card": (with_text("models/ladder-30k.json", "[" * 100_000), "no model card"),

@@ -268,6 +268,20 @@ def test_nul_bytes_and_lone_surrogates_are_kept_or_replaced_never_fatal(tmp_path
     assert done.notes == {"texts with lone surrogates, replaced by U+FFFD": 2}
 
 
+def test_problems_of_a_log_can_be_written(tmp_path):
+    path = lines(tmp_path / "in.jsonl", ROW | {"question": "How \ud83d many?", "gold": "5", "problem_id": "\udc00"})
+    (problem,) = samples.read_problems("jsonl", path)
+    assert problem == {"problem_id": "\ufffd", "question": "How \ufffd many?", "answer": "#### 5"}
+
+
+@pytest.mark.parametrize("beside", [b"{", b"5", b'{"problem_id": 5}', b"\xff", b"[" * 100_000])
+def test_broken_problems_beside_an_import_are_refused(tmp_path, beside):
+    run("jsonl", lines(tmp_path / "in.jsonl", ROW), tmp_path / "s.parquet")
+    (tmp_path / "s.problems.jsonl").write_bytes(beside)
+    with pytest.raises(InputError, match=r"s\.problems\.jsonl:1: "):
+        samples.read_problems("parquet", tmp_path / "s.parquet")
+
+
 def test_huge_lines_and_texts_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "MAX_LINE", 1000)
     with pytest.raises(InputError, match=r"in\.jsonl:2: more than 1000 bytes"):

@@ -96,6 +96,7 @@ def test_account_balances_and_too_many_are_refused(tmp_path):
         (b'\n\n{"question": "a"}', ":3: needs the text fields"),
         (b'{"question": "a", "answer": 3}', ":1: needs the text fields"),
         (b"[1]", ":1: needs the text fields"),
+        (b"[" * 100_000, ":1: not JSON"),
         (
             b'{"question":"a","answer":"b","problem_id":"x"}\n{"question":"a","answer":"b","problem_id":"x"}',
             ":2: problem_id 'x' stands twice",
@@ -111,6 +112,21 @@ def test_read_jsonl_names_file_and_line(tmp_path, content, message):
     assert f"{path}{message}" in str(caught.value)
     with pytest.raises(InputError, match=r"absent\.jsonl: no such file"):
         read_jsonl(tmp_path / "absent.jsonl")
+
+
+# Found by fuzzing: pandas ended with UnicodeEncodeError.
+SURROGATES = [
+    b'{"question": "\\ud800", "answer": "2+3=<<2+3=5>>5\\n#### 5"}',
+    b'{"question": "q", "answer": "\\udfff #### 5"}',
+    b'{"question": "q", "answer": "#### 5", "problem_id": "\\ud800"}',
+]
+
+
+@pytest.mark.parametrize("line", SURROGATES)
+def test_half_of_a_surrogate_pair_is_refused(tmp_path, line):
+    (tmp_path / "p.jsonl").write_bytes(line)
+    with pytest.raises(InputError, match=r"p\.jsonl:1: holds half of a surrogate pair"):
+        select_problems({"source": "local", "path": str(tmp_path / "p.jsonl"), "n_study": 1, "n_calibration": 0}, [PROMPT], 3)
 
 
 def test_gsm8k_has_1208_deterministic_problems(root):

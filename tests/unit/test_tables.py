@@ -3,10 +3,17 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pandera.errors import SchemaError, SchemaErrors
 
+from flopstat import tables
+from flopstat.errors import InputError
 from flopstat.tables import TABLES, documentation, read, validate, write
 
+WORDS = st.sampled_from(["x", "", None, 1, 1.5, True])
+NUMBERS = st.sampled_from([1, -1, 0.5, -1e-13, True, None, float("nan"), float("inf"), "1", "x", 2**63])
+TRUTHS = st.sampled_from([True, False, None, 1, 0.5, "x", ""])
 LAWS = pd.DataFrame(
     {
         "law": ["kappa-log-p", "alpha-q"],
@@ -49,6 +56,42 @@ def test_a_broken_table_is_refused_and_the_old_file_stays(tmp_path, broken):
         write(broken, "laws", path)
     assert path.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == [".laws.csv.sha256", "laws.csv"]
+
+
+def test_a_table_from_outside_is_refused_in_one_line(tmp_path):
+    LAWS.assign(T=[64, -1]).to_csv(tmp_path / "laws.csv", index=False)
+    with pytest.raises(InputError, match=r"laws.csv: not a table of laws \(.*; make it again") as refused:
+        read("laws", tmp_path / "laws.csv")
+    assert len(str(refused.value).splitlines()) == 1
+    twice = pd.concat([LAWS, LAWS["T"]], axis=1)
+    with pytest.raises(InputError, match="a column stands twice"):
+        tables.accept(twice, "laws", "here")
+
+
+def test_the_quick_check_gives_what_pandera_gives(study):
+    """pandera is asked only for what the quick check refuses, so both must take the same tables and make the same of them."""
+    blank = {"str": "x", "int": 0, "float": 0.5, "bool": True}
+    samples = pd.DataFrame({key: [blank[column.dtype]] for key, column in TABLES["samples"].items()}).assign(ids=[[1, 2]])
+    for name, table in (study["tables"] | {"samples": samples}).items():
+        for one in (table, table[table.columns[::-1]], table.astype(object), table.set_index(pd.Index([7] * len(table)))):
+            quick, slow = tables._as_specified(one, name), tables._explained(one, name)
+            pd.testing.assert_frame_equal(quick, slow)
+            assert [repr(dtype) for dtype in quick.dtypes] == [repr(dtype) for dtype in slow.dtypes]
+
+
+@settings(max_examples=200)
+@given(
+    st.fixed_dictionaries({"law": WORDS, "arm": WORDS, "T": NUMBERS, "parameter": WORDS, "certified": TRUTHS, "verdict": WORDS}),
+    st.fixed_dictionaries({"estimate": NUMBERS, "low": NUMBERS, "high": NUMBERS}, optional={"extra": NUMBERS}),
+)
+def test_the_quick_check_takes_what_pandera_takes(words, numbers):
+    table = pd.DataFrame({name: [value] for name, value in (words | numbers).items()})
+    try:
+        slow = tables._explained(table, "laws")
+    except (SchemaError, SchemaErrors):
+        assert tables._as_specified(table, "laws") is None
+    else:
+        pd.testing.assert_frame_equal(tables._as_specified(table, "laws"), slow)
 
 
 def test_a_share_outside_zero_and_one_is_refused(study):

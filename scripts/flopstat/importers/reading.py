@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+import yaml
+
+from flopstat import plain_yaml
 from flopstat.errors import InputError
 
 MAX_LINE = 1 << 26  # bytes of one JSON line: a problem with thousands of repeats fits
@@ -140,18 +143,9 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> IO[bytes]:
 
 def yaml_object(path: Path) -> dict[str, Any]:
     """A YAML mapping without tags that make objects, without aliases and merge keys, which let a small file grow without end."""
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    data = document(path)
     try:
-        for event in yaml.parse(data, Loader=loader):
-            if isinstance(event, yaml.AliasEvent):
-                raise InputError(f"{path}: an alias (*{event.anchor}); write the value out")
-        value = yaml.load(data, Loader=loader)
-    except InputError:
-        raise
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        value = plain_yaml.parse(document(path), aliases=False)
+    except yaml.YAMLError as error:
         raise InputError(f"{path}: not plain YAML ({' '.join(str(error).split())[:150]}); mend the file") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: a YAML mapping is wanted, found {type(value).__name__}; is it the kind of log that was named?")
@@ -200,6 +194,15 @@ def number(value: Any, where: str, name: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or abs(value) > MAX_INTEGER:
         raise InputError(f"{where}: {name} is {str(value)[:50]!r}, a finite number is wanted; correct it or leave it out")
     return float(value)
+
+
+def encodable(text: str) -> str:
+    """Text with lone surrogates, which no file in UTF-8 can hold, replaced by U+FFFD."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def gold_answer(gold: str) -> str:

@@ -21,7 +21,7 @@ from flopstat.errors import InputError
 from flopstat.importers.logs import read_inspect, read_lighteval, read_lm_eval
 from flopstat.importers.plain import read_csv, read_jsonl, read_parquet
 from flopstat.importers.pools import read_kinetics, read_monkeys, read_solutions
-from flopstat.importers.reading import MAX_TEXT, Account, Item, existing, identifier, integer, label, number
+from flopstat.importers.reading import MAX_TEXT, Account, Item, encodable, existing, identifier, integer, json_lines, label, need, number
 from flopstat.tables import TABLES
 
 KINDS: dict[str, tuple[Callable[[Path, Account], Iterator[Item]], str]] = {
@@ -96,10 +96,12 @@ def read_problems(kind: str, path: Path) -> list[dict[str, str]]:
     found = {item.problem["problem_id"]: item.problem for item in items(kind, path, Account()) if item.problem is not None}
     beside = problems_beside(path)
     if not found and kind == "parquet" and beside.is_file():
-        found = {p["problem_id"]: p for p in map(json.loads, beside.read_text(encoding="utf-8").splitlines())}
+        for where, record in json_lines(beside):
+            problem = {key: need(record, key, str, where, "import the log again") for key in ("problem_id", "question", "answer")}
+            found[problem["problem_id"]] = problem
     if not found:
         raise InputError(f"{path}: holds no questions with gold answers; give the problems as a file of their own")
-    return [dict(p) for p in found.values()]
+    return [{name: encodable(value) for name, value in p.items()} for p in found.values()]
 
 
 def problems_beside(path: Path) -> Path:
@@ -147,7 +149,7 @@ class _Writer:
         self.out, self.path, self.declared, self.account, self.only = out, path, declared, account, only
         out.parent.mkdir(parents=True, exist_ok=True)
         self.temporary = out.with_name(f".{out.name}.tmp")
-        self.parquet = pq.ParquetWriter(self.temporary, SCHEMA)
+        self.parquet: pq.ParquetWriter | None = None  # opened for the first rows: of a refused log nothing is written
         self.batch: list[dict[str, Any]] = []
         self.characters = self.written = 0
         self.seen: set[tuple[str, str, str | None, int]] = set()
@@ -228,25 +230,26 @@ class _Writer:
         return value
 
     def encodable(self, text: str) -> str:
-        """Text without lone surrogates, which no file in UTF-8 can hold."""
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
+        """Text that a file can hold; what was replaced is noted."""
+        held = encodable(text)
+        if held != text:
             self.account.notes["texts with lone surrogates, replaced by U+FFFD"] += 1
-            return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return text
+        return held
 
     def flush(self) -> None:
+        if self.parquet is None:
+            self.parquet = pq.ParquetWriter(self.temporary, SCHEMA)
         self.parquet.write_table(pa.Table.from_pylist(self.batch, schema=SCHEMA))
         self.written += len(self.batch)
         self.batch, self.characters = [], 0
 
     def finish(self) -> Imported:
-        self.flush()
-        self.parquet.close()
-        if not self.written:
+        if self.batch:
+            self.flush()
+        if self.parquet is None:
             there = f"; its models are {', '.join(list(self.models)[:10])}" if self.only is not None and self.models else ""
             raise InputError(f"{self.path}: holds no samples{f' of {self.only}' if self.only else ''}{there}; give another log")
+        self.parquet.close()
         models = (self.only,) if self.only is not None else tuple(self.models)
         beside = problems_beside(self.out)
         if self.problems:
@@ -265,5 +268,6 @@ class _Writer:
         )
 
     def clean(self) -> None:
-        self.parquet.close()
+        if self.parquet is not None:
+            self.parquet.close()
         self.temporary.unlink(missing_ok=True)
