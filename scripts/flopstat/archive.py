@@ -339,7 +339,7 @@ def source(archive: Mapping[str, Any], store: Path) -> Path:
     if archive["url"] is not None:
         return bundle.fetch(archive["url"], archive["sha256"], store)
     path = Path(archive["path"])
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"archive.path {path}: no such file; `flopstat archive --study DIR --out FILE` makes one")
     if archive["sha256"] is not None and stored.digest(path) != archive["sha256"]:
         raise InputError(f"archive.path {path}: its SHA-256 is {stored.digest(path)}, archive.sha256 says {archive['sha256']}")

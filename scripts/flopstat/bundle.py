@@ -280,7 +280,7 @@ def fetch(url: str, sha256: str, store: Path) -> Path:
 def _opened(parts: urllib.parse.SplitResult, url: str) -> Any:
     if parts.scheme == "file":
         path = Path(urllib.request.url2pathname(parts.path))
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise urllib.error.URLError("no such file")
         return path.open("rb")
     return urllib.request.build_opener(_HttpsOnly).open(url, timeout=DOWNLOAD_TIMEOUT_S)

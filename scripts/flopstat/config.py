@@ -6,6 +6,7 @@ import copy
 import datetime
 import functools
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import yaml
 
 from flopstat import plain_yaml
-from flopstat.errors import InputError
+from flopstat.errors import LONE_SURROGATE, InputError
 from flopstat.prices import Prices
 
 Config = dict[str, Any]
@@ -78,6 +79,8 @@ def _refuse_what_acts(value: Any, where: str) -> None:
             _refuse_what_acts(item, f"{where}.{i}")
     elif isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{where}: {value} is not a finite number")
+    elif isinstance(value, str) and LONE_SURROGATE.search(value):
+        raise InputError(f"{where}: holds half of a surrogate pair, which UTF-8 has no form for; leave it out")
     elif isinstance(value, str) and (found := _OBEYED.search(value)) is not None:
         raise InputError(f"{where}: holds {found[0]!r}, which a terminal or the report's browser would obey; leave it out")
 
@@ -111,7 +114,7 @@ def _check_pairs(config: Config) -> None:
 def price_table(config: Config) -> Path:
     """The price table that a study names, in the working directory or else in this repository."""
     named = Path(config["costs"]["prices"])
-    return named if named.exists() else ROOT / named
+    return named if os.path.isfile(named) else ROOT / named
 
 
 def _check_costs(config: Config) -> None:
@@ -228,7 +231,7 @@ def load(*paths: Path) -> Config:
     """Merge YAML files in order and resolve them."""
     merged: Config = {}
     for path in paths:
-        if not path.is_file():
+        if not os.path.isfile(path):  # unlike Path.is_file false for names too long to be one
             raise InputError(f"{path}: no such config file")
         try:
             part = plain_yaml.parse(path.read_text(encoding="utf-8"))

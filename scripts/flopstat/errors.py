@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import sys
 from types import TracebackType
 
@@ -17,6 +18,9 @@ class PoolError(RuntimeError):
 
 class TrialError(RuntimeError):
     """A rehearsal that failed: one line that says what, and names the log that says why."""
+
+
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # half of a pair: text in Python, and in no file
 
 
 def printable(text: str) -> str:

@@ -34,6 +34,8 @@ def read(path: Path = HARDWARE) -> dict[str, Device]:
         raise InputError(f"{path}: no such hardware table; config/hardware.yaml is the shipped one") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    except (OSError, ValueError) as error:  # a folder, a name that can be no file's
+        raise InputError(f"{str(path)[:200]!r}: no file that can be read ({error}); name another"[:500]) from None
     if not (isinstance(table, dict) and table.get("as_of") and isinstance(table.get("devices"), dict) and table["devices"]):
         raise InputError(f"{path}: a mapping with as_of (a date) and devices is wanted")
     return {name: _device(path, str(table["as_of"]), str(name), entry) for name, entry in table["devices"].items()}

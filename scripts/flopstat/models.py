@@ -174,7 +174,7 @@ def package_file(name: str) -> Path:
 
 
 def _weights(folder: Path) -> list[Path]:
-    if not (folder / "config.json").is_file():
+    if not os.path.isfile(folder / "config.json"):
         raise InputError(f"{folder}: no config.json; a model folder as transformers saves it is wanted")
     if not (folder / "tokenizer.json").is_file():
         raise InputError(f"{folder}: no tokenizer.json; save the tokenizer as transformers' fast tokenizers do")
@@ -190,7 +190,7 @@ def _dequantized(file: Path, store: Path) -> tuple[Path, float]:
     """A plain float32 checkpoint of a GGUF file, made once and kept under its hash, and the file's bits per weight."""
     from gguf import GGUFReader
 
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise InputError(f"{file}: no such GGUF file")
     tensors = GGUFReader(file).tensors
     bits = 8.0 * sum(int(t.n_bytes) for t in tensors) / sum(int(t.n_elements) for t in tensors)
@@ -227,7 +227,7 @@ def _folder(entry: dict[str, Any], store: Path) -> tuple[Path, str, float | None
     source = entry["source"]
     if source == "ladder":
         folder = LADDER / entry["name"]
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise InputError(f"models {entry['name']}: not shipped in {LADDER}; `snakemake ladder_weights` trains it")
         return folder, entry["name"], None
     if source == "hub":

@@ -52,6 +52,8 @@ class Prices:
             raise InputError(f"{path}: no such price table; see config/prices.yaml") from None
         except (UnicodeDecodeError, yaml.YAMLError) as error:
             raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+        except (OSError, ValueError) as error:  # a folder, a name that can be no file's
+            raise InputError(f"{str(path)[:200]!r}: no file that can be read ({error}); see config/prices.yaml"[:500]) from None
         for key, kind in {"as_of": datetime.date, "valid_until": datetime.date, "devices": dict, "tokens": dict}.items():
             if not isinstance(raw, dict) or not isinstance(raw.get(key), kind):
                 wanted = "a date such as 2026-01-31" if kind is datetime.date else "a mapping"

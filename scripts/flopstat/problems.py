@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from flopstat.arithmetic import evaluate
-from flopstat.errors import InputError
+from flopstat.errors import LONE_SURROGATE, InputError
 
 if TYPE_CHECKING:
     from flopstat.ladder.generator import Split
@@ -65,9 +66,6 @@ def judge(answer: str) -> tuple[str | None, int, int]:
     return None, gold, len(annotations)
 
 
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Problems of a JSONL file in GSM8K's form; `problem_id` is the 0-based line number if absent.
 
@@ -77,7 +75,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         Naming file and line, for a missing file, bad JSON, a missing or non-text field, a text that UTF-8 can't hold, or a repeated
         `problem_id`.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"dataset.path {path}: no such file; give a JSONL file with question and answer")
     rows: list[dict[str, Any]] = []
     seen: set[str] = set()
@@ -92,7 +90,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             if not isinstance(row, dict) or not all(isinstance(row.get(k), str) for k in ("question", "answer")):
                 raise InputError(f"{path}:{number + 1}: needs the text fields question and answer")
             problem_id = str(row.get("problem_id", number))
-            if _LONE_SURROGATE.search(problem_id + row["question"] + row["answer"]):
+            if LONE_SURROGATE.search(problem_id + row["question"] + row["answer"]):
                 raise InputError(f"{path}:{number + 1}: holds half of a surrogate pair, which UTF-8 has no form for; mend or remove it")
             if problem_id in seen:
                 raise InputError(f"{path}:{number + 1}: problem_id {problem_id!r} stands twice; ids must be unique")

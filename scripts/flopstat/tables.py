@@ -877,11 +877,14 @@ def read(name: str, path: Path) -> pd.DataFrame:
     InputError
         If the file is missing, damaged, no table, or one that `validate` refuses.
     """
+    import pyarrow.parquet as pq
+
     stored.check(path)
     strings = {k: "string" for k, c in TABLES[name].items() if c.dtype == "str"}
     try:
         if path.suffix == ".parquet":
-            table = pd.read_parquet(path)
+            with pq.ParquetFile(path) as file:  # as pd.read_parquet does it, which looks for folders of files first
+                table = file.read().to_pandas()
         else:
             table = pd.read_csv(path, dtype=strings, keep_default_na=False, na_values=[""])
     except (ValueError, OSError) as error:  # pyarrow's ArrowInvalid and damaged pages; pandas' parser, and bytes that are no text

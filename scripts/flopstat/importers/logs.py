@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,7 +54,7 @@ def _run_facts(log: Path) -> dict[str, Any]:
     """Model, parameters and precision as the results file beside a sample log has them; empty without one."""
     stamp = re.search(r"_(\d{4}-\d{2}-\d{2}T[\d.:-]+)$", log.stem)
     beside = log.with_name(f"results_{stamp[1]}.json") if stamp else None
-    if beside is None or not beside.is_file():
+    if beside is None or not os.path.isfile(beside):
         return {}
     results = parse_object(document(beside, MAX_HEADER), str(beside))
     config = results.get("config")

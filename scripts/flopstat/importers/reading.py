@@ -54,7 +54,7 @@ class Item:
 
 def existing(path: Path, what: str) -> Path:
     """The path, if there is a file or folder."""
-    if not path.exists():
+    if not os.path.exists(path):
         raise InputError(f"{path}: no such file; give {what}")
     return path
 

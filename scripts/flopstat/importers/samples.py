@@ -35,6 +35,7 @@ KINDS: dict[str, tuple[Callable[[Path, Account], Iterator[Item]], str]] = {
     "csv": (read_csv, "CSV in the Sample form"),
     "parquet": (read_parquet, "parquet in the Sample form, such as `flopstat import` writes"),
 }
+FOLDERS = ("lm-eval", "monkeys")  # kinds whose log may be a folder
 BATCH_CHARACTERS = 1 << 26  # of text that is held before it is written
 BATCH_ROWS = 50_000
 _ARROW = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
@@ -82,7 +83,9 @@ def items(kind: str, path: Path, account: Account) -> Iterator[Item]:
     if kind not in KINDS:
         raise InputError(f"import kind {kind!r}: unknown; choose one of {', '.join(KINDS)}")
     reader, what = KINDS[kind]
-    yield from reader(existing(path, what), account)
+    if existing(path, what).is_dir() and kind not in FOLDERS:
+        raise InputError(f"{path}: a folder; give {what}")
+    yield from reader(path, account)
 
 
 def read_problems(kind: str, path: Path) -> list[dict[str, str]]:
