@@ -58,7 +58,7 @@ test: setup $(STAMPS)/dev ## run the whole test suite
 test-faults: setup $(STAMPS)/dev ## kill -9 runs, training and sampling; full disk, no network, no memory, wrong clocks (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o addopts=-ra tests/faults
 
-# FUZZ_EXAMPLES=1000 takes minutes, the default a night.
+# FUZZ_EXAMPLES=1000 takes two minutes of processor time, the default some 9,600 s; after it as many runs of each atheris target.
 test-fuzz: setup $(STAMPS)/dev ## hostile inputs of every kind: FUZZ_EXAMPLES of each target
 	@echo "flopstat: $(FUZZ_EXAMPLES) examples a target, seed $(FUZZ_SEED)"
 	FLOPSTAT_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(PYTEST_ARGS) --hypothesis-seed=$(FUZZ_SEED) tests/fuzz

@@ -123,6 +123,7 @@ def fuzz(target: str, runs: int, seed: int, crashes: Path) -> None:
         "max_len": 2 * max(map(len, seeds)) + 64,
         "artifact_prefix": f"{crashes}/{target}-",
         "timeout": 120,
+        "report_slow_units": 60,  # a loaded machine takes ten seconds to start math's child again
         "rss_limit_mb": 6000,
         "print_final_stats": 1,
     }

@@ -39,9 +39,9 @@ def test_inputs_of_importers_are_logs_that_they_take(tmp_path):
 
 def test_a_short_run_by_coverage(tmp_path):
     pytest.importorskip("atheris")
-    line = [sys.executable, atheris_targets.__file__, "--runs", "200", "--crashes", str(tmp_path / "crashes")]
+    line = [sys.executable, atheris_targets.__file__, "--runs", "1000", "--crashes", str(tmp_path / "crashes")]
     for target in ("grader-gsm8k", "importer-csv"):
         done = subprocess.run([*line, target], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
-        assert "stat::number_of_executed_units: 200" in done.stderr
+        assert "stat::number_of_executed_units: 1000" in done.stderr
     assert not any((tmp_path / "crashes").iterdir())
