@@ -21,7 +21,7 @@ def entries(root):
     """What every `report(...)` of the rule files says: path, caption, category, subcategory, label."""
     found = []
     for path in sorted((root / "workflow" / "rules").glob("*.smk")):
-        for block in re.findall(r"report\(\n(.*?)\n {8,16}\),", path.read_text(encoding="utf-8"), flags=re.DOTALL):
+        for block in re.findall(r"report\(\n(.*?)\n {8,16}\)[,\n]", path.read_text(encoding="utf-8"), flags=re.DOTALL):
             target = re.search(r'f"\{RESULTS\}/([^"]+)"', block)
             shape = r'caption="\.\./report/([^"]+)",\s*category=(.+?),\s*subcategory="([^"]+)",\s*labels=(.+)'
             parts = re.search(shape, block, flags=re.DOTALL)

@@ -10,6 +10,7 @@ from flopstat import recovery
 from flopstat.errors import PoolError
 from flopstat.recovery import LOCKS, RECORD, STATE, VARIABLE, Owner, recover
 
+RUN = f"r-{os.getpid()}"  # pytest's other processes end the orphans of runs of their own names
 SLEEPER = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"]
 STUBBORN = [sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(60)"]
 
@@ -38,7 +39,7 @@ def process():
         one.stdout.close()
 
 
-def owner(run="r", pid=None, host=None) -> Owner:
+def owner(run=RUN, pid=None, host=None) -> Owner:
     here = Owner.this()
     return Owner(run, here.pid if pid is None else pid, host or here.host)
 
@@ -67,7 +68,7 @@ def test_the_lock_of_a_dead_owner_is_removed(folder):
 
 def test_orphans_of_a_dead_owner_are_ended_and_others_live(folder, process, monkeypatch):
     monkeypatch.setattr(recovery, "GRACE_S", 1.0)
-    orphans, stranger = [process("r"), process("r", STUBBORN)], process("another")
+    orphans, stranger = [process(RUN), process(RUN, STUBBORN)], process("another")
     owner(pid=dead_pid()).note()
     assert recover() == [f"ended 2 process(es) that the killed run {Owner.read().pid} left behind"]
     assert all(p.poll() is not None for p in orphans)
@@ -75,7 +76,7 @@ def test_orphans_of_a_dead_owner_are_ended_and_others_live(folder, process, monk
 
 
 def test_a_living_owner_is_left_alone(folder, process):
-    alive = process("r")
+    alive = process(RUN)
     owner(pid=alive.pid).note()
     lock()
     with pytest.raises(PoolError, match=f"process {alive.pid} runs Snakemake in .*; wait for it, or end it, and run again"):
