@@ -34,6 +34,7 @@ rule find_frontier:
         f"{RESULTS}/timings/find_frontier.tsv"
     conda:
         "../../envs/analysis.yaml"
+    priority: 1  # the paper waits for it
     resources:
         mem_mb=4000,
         runtime=30,
@@ -104,6 +105,7 @@ rule find_axes:
         f"{RESULTS}/timings/find_axes.tsv"
     conda:
         "../../envs/analysis.yaml"
+    priority: 1  # the paper waits for it
     resources:
         mem_mb=4000,
         runtime=30,
@@ -144,6 +146,7 @@ rule find_dominance:
         f"{RESULTS}/timings/find_dominance.tsv"
     conda:
         "../../envs/analysis.yaml"
+    priority: 1  # the paper waits for it
     resources:
         mem_mb=4000,
         runtime=30,

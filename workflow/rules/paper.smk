@@ -76,6 +76,7 @@ rule write_macros:
         f"{RESULTS}/timings/write_macros.tsv"
     conda:
         "../../envs/analysis.yaml"
+    priority: 1  # the paper waits for it
     resources:
         mem_mb=2000,
         runtime=10,
@@ -106,6 +107,7 @@ rule check_macros:
         f"{RESULTS}/timings/check_macros.tsv"
     conda:
         "../../envs/analysis.yaml"
+    priority: 1  # the paper waits for it
     resources:
         mem_mb=2000,
         runtime=10,
