@@ -32,9 +32,9 @@ rule find_frontier:
         f"{RESULTS}/logs/find_frontier.log",
     benchmark:
         f"{RESULTS}/timings/find_frontier.tsv"
+    priority: 1  # the paper waits for it
     conda:
         "../../envs/analysis.yaml"
-    priority: 1  # the paper waits for it
     resources:
         mem_mb=4000,
         runtime=30,
@@ -103,9 +103,9 @@ rule find_axes:
         f"{RESULTS}/logs/find_axes.log",
     benchmark:
         f"{RESULTS}/timings/find_axes.tsv"
+    priority: 1  # the paper waits for it
     conda:
         "../../envs/analysis.yaml"
-    priority: 1  # the paper waits for it
     resources:
         mem_mb=4000,
         runtime=30,
@@ -144,9 +144,9 @@ rule find_dominance:
         f"{RESULTS}/logs/find_dominance.log",
     benchmark:
         f"{RESULTS}/timings/find_dominance.tsv"
+    priority: 1  # the paper waits for it
     conda:
         "../../envs/analysis.yaml"
-    priority: 1  # the paper waits for it
     resources:
         mem_mb=4000,
         runtime=30,
