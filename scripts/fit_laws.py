@@ -36,6 +36,7 @@ def main(
     )
     for name, path in paths_to_tables.items():
         tables.write(found.tables[name], name, path)
+    path_to_details.mkdir(parents=True, exist_ok=True)  # an output also where no law was fitted
     for law, text in found.details.items():
         stored.write_text(path_to_details / f"{law}.json", text)
 

@@ -33,7 +33,7 @@ def flip(path):
 
 @pytest.mark.slow
 def test_killed_doubled_and_damaged_runs_end_in_the_same_tables(kills, tmp_path):
-    work = kills.Work(tmp_path / "work", kills.STUDY | SMALL, ("configurations",))
+    work = kills.Work(tmp_path / "work", kills.STUDY | SMALL, ("configurations", "laws"))
     first = work.start()
     while not (work.folder / ".snakemake" / "locks" / "0.output.lock").exists():
         assert first.poll() is None, work.said()
