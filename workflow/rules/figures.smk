@@ -6,18 +6,14 @@ figures/lengths.{pdf,png,csv} and, where pools hold more than one sample, figure
 Where models were sampled here: figures/calibration.{pdf,png,csv}, from calibration/<arm>.json and models/<model>.json.
 """
 
-PLOTTED_CELLS = {
-    "configurations": f"{RESULTS}/configurations.csv",
-    "frontier": f"{RESULTS}/frontier.csv",
-    "crossovers": f"{RESULTS}/crossovers.csv",
-    "calibration": f"{RESULTS}/calibration.csv",
-}
-
 
 rule plot_accuracy:
     """Accuracy against a cost, a curve per configuration, frontier and crossover marked."""
     input:
-        **PLOTTED_CELLS,
+        configurations=f"{RESULTS}/configurations.csv",
+        frontier=f"{RESULTS}/frontier.csv",
+        crossovers=f"{RESULTS}/crossovers.csv",
+        calibration=f"{RESULTS}/calibration.csv",
     output:
         pdf=[f"{RESULTS}/figures/{{figure}}.pdf"],
         png=[
