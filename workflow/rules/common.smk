@@ -28,10 +28,12 @@ except InputError as error:
     sys.exit(2)
 
 STUDY = config["study"]
+TITLE = config["title"] or STUDY  # of figures
 RESULTS = f"results/{STUDY}"
 ARMS = study_config.arms(config)
 SHARDS = study_config.shards(config)
 MODELS = {model["name"]: model for model in config["models"]}
+REFERENCES = {name: model["precisions"][0] for name, model in MODELS.items()}  # a model's first precision: the others are read against it
 IMPORTED = study_config.imported(config)
 DRAWN = [name for name in MODELS if name not in IMPORTED]
 DRAWN_ARMS = [arm for arm in ARMS if arm.split("@")[0] in DRAWN]

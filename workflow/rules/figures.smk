@@ -36,8 +36,8 @@ rule plot_accuracy:
         mem_mb=2000,
         runtime=10,
     params:
-        title=config["title"] or STUDY,
-        references={name: model["precisions"][0] for name, model in MODELS.items()},
+        title=TITLE,
+        references=REFERENCES,
         costs=lambda wildcards: [COST_FIGURES[wildcards.figure]],
         code=code_hash("figures", "devices", "tables"),
     message:
@@ -65,8 +65,8 @@ use rule plot_accuracy as plot_costs with:
     benchmark:
         f"{RESULTS}/timings/plot_costs.tsv"
     params:
-        title=config["title"] or STUDY,
-        references={name: model["precisions"][0] for name, model in MODELS.items()},
+        title=TITLE,
+        references=REFERENCES,
         costs=[COST_FIGURES[figure] for figure in SURE_FIGURES],
         code=code_hash("figures", "devices", "tables"),
     message:
@@ -98,7 +98,7 @@ rule plot_calibration:
         mem_mb=2000,
         runtime=10,
     params:
-        title=config["title"] or STUDY,
+        title=TITLE,
         arms=DRAWN_ARMS,
         code=code_hash("calibration_figure"),
     message:
@@ -131,8 +131,8 @@ rule plot_lengths:
         mem_mb=2000,
         runtime=10,
     params:
-        title=config["title"] or STUDY,
-        references={name: model["precisions"][0] for name, model in MODELS.items()},
+        title=TITLE,
+        references=REFERENCES,
         confidence=config["statistics"]["confidence"],
         code=code_hash("length_figure", "tables"),
     message:
@@ -165,8 +165,8 @@ rule plot_variance:
         mem_mb=2000,
         runtime=10,
     params:
-        title=config["title"] or STUDY,
-        references={name: model["precisions"][0] for name, model in MODELS.items()},
+        title=TITLE,
+        references=REFERENCES,
         code=code_hash("variance_figure", "tables"),
     message:
         "Plotting the split of the variance"

@@ -30,7 +30,7 @@ rule plot_crossovers:
         mem_mb=4000,
         runtime=10,
     params:
-        title=config["title"] or STUDY,
+        title=TITLE,
         config=JUDGED,
         code=code_hash("frontier_figures", "finished", "tables"),
     message:
@@ -63,7 +63,7 @@ rule plot_dominance:
         mem_mb=4000,
         runtime=10,
     params:
-        title=config["title"] or STUDY,
+        title=TITLE,
         code=code_hash("frontier_figures", "tables"),
     message:
         "Plotting dominance"

@@ -103,7 +103,7 @@ rule plot_graders:
         mem_mb=2000,
         runtime=10,
     params:
-        title=config["title"] or STUDY,
+        title=TITLE,
         confidence=config["statistics"]["confidence"],
         code=code_hash("grader_figure", "tables"),
     message:

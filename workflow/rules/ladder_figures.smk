@@ -30,7 +30,7 @@ rule plot_training_laws:
         mem_mb=2000,
         runtime=10,
     params:
-        title=config["title"] or STUDY,
+        title=TITLE,
         confidence=config["statistics"]["confidence"],
         code=code_hash("ladder_figures", "tables"),
     message:
@@ -63,7 +63,7 @@ rule plot_ladder:
         mem_mb=2000,
         runtime=10,
     params:
-        title=config["title"] or STUDY,
+        title=TITLE,
         n_problems=lambda wildcards, input: int(pd.read_csv(input.quality)["n_problems"].max()),  # for the caption
         code=code_hash("ladder_figures"),
     message:

@@ -29,7 +29,7 @@ rule plot_votes:
         mem_mb=2000,
         runtime=10,
     params:
-        title=config["title"] or STUDY,
+        title=TITLE,
         code=code_hash("law_figures", "tables"),
     message:
         "Plotting votes and their law"
@@ -62,7 +62,7 @@ rule plot_coverage:
         mem_mb=2000,
         runtime=10,
     params:
-        title=config["title"] or STUDY,
+        title=TITLE,
         code=code_hash("law_figures", "tables"),
     message:
         "Plotting coverage and its laws"
@@ -95,7 +95,7 @@ rule plot_alpha:
         mem_mb=2000,
         runtime=10,
     params:
-        title=config["title"] or STUDY,
+        title=TITLE,
         code=code_hash("law_figures", "tables"),
     message:
         "Plotting effective parameters over bits"
@@ -128,7 +128,7 @@ rule plot_surface:
         mem_mb=2000,
         runtime=10,
     params:
-        title=config["title"] or STUDY,
+        title=TITLE,
         code=code_hash("law_figures", "tables"),
     message:
         "Plotting the surface, predicted against measured"

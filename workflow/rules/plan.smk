@@ -130,7 +130,7 @@ rule plot_plan:
         mem_mb=2000,
         runtime=10,
     params:
-        title=config["title"] or STUDY,
+        title=TITLE,
         code=code_hash("plan_figure", "tables"),
     message:
         "Plotting plan and reality"

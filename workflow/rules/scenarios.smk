@@ -73,7 +73,7 @@ rule plot_scenarios:
         mem_mb=2000,
         runtime=10,
     params:
-        title=config["title"] or STUDY,
+        title=TITLE,
         code=code_hash("scenario_figure", "devices", "tables"),
     message:
         "Plotting scenarios"

@@ -56,8 +56,8 @@ rule plot_streams:
         mem_mb=2000,
         runtime=15,
     params:
-        title=config["title"] or STUDY,
-        references={name: model["precisions"][0] for name, model in MODELS.items()},
+        title=TITLE,
+        references=REFERENCES,
         config={key: config[key] for key in ("seed", "budgets", "statistics", "costs")}
         | {"kv_bits": DTYPE_BITS[config["sampling"]["compute_dtype"]]},
         drawn=DRAWN_ARMS,
