@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from flopstat import tables
+from flopstat.columns import TABLES
 from flopstat.reality import compare, read_run
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def main(
         for i, (arm, pilot) in enumerate(zip(arms, paths_to_pilots, strict=True))
     }
     rows = compare(study, tables.read("plan", path_to_plan), runs)
-    tables.write(pd.DataFrame(rows, columns=list(tables.TABLES["plan_actual"])), "plan_actual", path_to_actual)
+    tables.write(pd.DataFrame(rows, columns=list(TABLES["plan_actual"])), "plan_actual", path_to_actual)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from flopstat import tables
+from flopstat.columns import TABLES
 from flopstat.models import ModelCard
 from flopstat.pairing import measure_variance_ratios
 
@@ -24,7 +25,7 @@ def main(
     grades = {arm: tables.read("grades", path) for arm, path in zip(arms, paths_to_grades, strict=True)}
     cards = {card.name: card for card in map(ModelCard.read, paths_to_cards)}
     rows = measure_variance_ratios(grades, cards, tables.read("problems", path_to_problems), config)
-    tables.write(pd.DataFrame(rows, columns=list(tables.TABLES["variance_ratio"])), "variance_ratio", path_to_ratios)
+    tables.write(pd.DataFrame(rows, columns=list(TABLES["variance_ratio"])), "variance_ratio", path_to_ratios)
 
 
 if __name__ == "__main__":

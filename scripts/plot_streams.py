@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from flopstat import tables
+from flopstat.columns import TABLES
 from flopstat.devices import mixed_devices
 from flopstat.facts import read_facts
 from flopstat.models import read_card
@@ -38,7 +39,7 @@ def main(
     for arm, path, measured in zip(drawn, paths_to_grades, paths_to_measured, strict=True):
         model, precision = arm.split("@")
         found.append(streams_of(read_facts(cards[model], precision, measured, None, config), tables.read("grades", path), problems, config))
-    minima = pd.DataFrame([one.minimum for one in found if one.minimum], columns=list(tables.TABLES["cost_per_correct"]))
+    minima = pd.DataFrame([one.minimum for one in found if one.minimum], columns=list(TABLES["cost_per_correct"]))
     speed = pd.concat([one.speed for one in found], ignore_index=True)
     tables.write(minima, "cost_per_correct", path_to_minima)
     tables.write(speed, "latency_by_streams", path_to_latency)

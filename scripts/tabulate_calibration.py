@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from flopstat import tables
+from flopstat.columns import TABLES
 from flopstat.stored import read_json
 from flopstat.verdicts import verdict_rows
 
@@ -22,7 +23,7 @@ def main(arms: list[str], references: dict[str, str], paths_to_measured: list[Pa
         compared = verdict_rows(one, measured[reference]) if reference != arm else []
         where = {"arm": arm, "verdict": None, "fingerprint": one["device"]["fingerprint"]}
         rows += [where | {key: value for key, value in row.items() if key != "rounds"} for row in one["rows"] + compared]
-    tables.write(pd.DataFrame(rows, columns=list(tables.TABLES["calibration"])), "calibration", path_to_table)
+    tables.write(pd.DataFrame(rows, columns=list(TABLES["calibration"])), "calibration", path_to_table)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from flopstat import tables
+from flopstat.columns import TABLES
 from flopstat.plan_inputs import read_inputs
 from flopstat.plan_text import make_plan, show, table_rows
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def main(config: dict[str, Any], results: Path, cores: int, path_to_plan: Path, path_to_log: Path) -> None:
     plan = make_plan(read_inputs(config, results, anywhere=True), config["plan"]["resolve_points"], cores)
-    tables.write(pd.DataFrame(table_rows(plan), columns=list(tables.TABLES["plan"])), "plan", path_to_plan)
+    tables.write(pd.DataFrame(table_rows(plan), columns=list(TABLES["plan"])), "plan", path_to_plan)
     with path_to_log.open("w", encoding="utf-8") as stream:
         show(plan, stream)
 

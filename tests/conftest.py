@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 
 from flopstat import cells, config, frontier, latency, laws, models, problems, standins
+from flopstat.columns import TABLES
 from flopstat.strategies import SCORES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -210,7 +211,7 @@ def write_paper():
         arms = [arm for arm in dict.fromkeys(made["configurations"]["arm"]) if arm in set(made["calibration"]["arm"])]
         tables.write(made["problems"], "problems", folder / "problems.parquet")
         for name in quoted:
-            tables.write(made.get(name, pd.DataFrame(columns=list(tables.TABLES[name]))), name, folder / f"{name}.csv")
+            tables.write(made.get(name, pd.DataFrame(columns=list(TABLES[name]))), name, folder / f"{name}.csv")
         for kind, files in {
             "models": {c.name: c.to_json() for c in cards},
             "calibration": dict.fromkeys(arms, json.dumps(measured)),

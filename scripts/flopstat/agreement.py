@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from flopstat import bootstrap
+from flopstat.columns import TABLES
 from flopstat.graders import GRADERS
-from flopstat.tables import TABLES
 
 _CHAIN = ["problem_id", "sample", "T"]
 

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from flopstat import bundle, config, stored, tables
+from flopstat.columns import TABLES
 from flopstat.crate import METADATA, crate
 from flopstat.errors import InputError
 from flopstat.models import ImportedCard, ModelCard, checkpoint, read_card
@@ -309,7 +310,7 @@ def check_samples(path: Path, vocabulary: int) -> None:
     wrong = [name for name, dtype in lists.items() if name not in table.column_names or table.schema.field(name).type != pa.list_(dtype)]
     if wrong:
         raise InputError(f"{where}: column {wrong[0]} is missing or of another type; archive the study again")
-    tables.accept(table.select([c for c in tables.TABLES["samples"] if c in table.column_names]).to_pandas(), "samples", where)
+    tables.accept(table.select([c for c in TABLES["samples"] if c in table.column_names]).to_pandas(), "samples", where)
     ids = table["ids"].combine_chunks()
     if ids.null_count or ids.flatten().null_count or ids.value_lengths().to_numpy().tolist() != table["n_tokens"].to_pylist():
         raise InputError(f"{where}: n_tokens is not the number of ids; archive the study again")

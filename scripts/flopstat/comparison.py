@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from flopstat import bootstrap
+from flopstat.columns import TABLES
 from flopstat.costs import COSTS
 from flopstat.frontier import Judged
-from flopstat.tables import TABLES
 
 
 def compare_pairs(judged: Judged, pairs: list[list[str]]) -> pd.DataFrame:

@@ -12,9 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from flopstat import bootstrap
+from flopstat.columns import TABLES
 from flopstat.costs import COSTS
 from flopstat.frontier import Judged, with_cost
-from flopstat.tables import TABLES
 
 Floats = NDArray[np.float64]
 

@@ -17,6 +17,7 @@ from pyarrow import csv
 from tqdm import tqdm
 
 from flopstat import bootstrap
+from flopstat.columns import FAILED, STATES
 from flopstat.errors import InputError
 from flopstat.estimators import NO_ANSWER, check_exchangeable
 from flopstat.strategies import (
@@ -32,7 +33,6 @@ from flopstat.strategies import (
     permutations_for,
     strategy,
 )
-from flopstat.tables import FAILED, STATES
 
 KEYS = ("model", "precision", "T")
 TEXTS = ("problem_id", "answer", "state", "split")

@@ -14,9 +14,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from flopstat import bootstrap
+from flopstat.columns import TABLES
 from flopstat.costs import COST_UNITS, COSTS
 from flopstat.staircase import band
-from flopstat.tables import TABLES
 
 Floats = NDArray[np.float64]
 

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from flopstat.columns import TABLES
 from flopstat.costs import COSTS
 from flopstat.frontier import Judged, pareto, with_cost
 from flopstat.staircase import band, hypervolume
 from flopstat.strategies import strategy
-from flopstat.tables import TABLES
 
 ALL = "all"
 _CELL = ("arm", "T", "P", "B", "strategy")

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 
+from flopstat.columns import FAILED, STATES, TABLES
 from flopstat.errors import printable
 from flopstat.graders import GRADERS, Verdict, gold_of
 from flopstat.scores import scores_at
-from flopstat.tables import FAILED, STATES, TABLES
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -6,12 +6,12 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
+from flopstat.columns import PLANNED
 from flopstat.models import likely_device
 from flopstat.pilot import Estimate
 from flopstat.plan_inputs import Inputs
 from flopstat.planning import ArmPlan, Expectation, makespan, plan_arm
 from flopstat.rates import ROOFLINE
-from flopstat.tables import PLANNED
 from flopstat.widths import Needs, half_widths, needs
 
 TOTAL = "total"

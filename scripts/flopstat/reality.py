@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from flopstat.columns import PLANNED
 from flopstat.errors import InputError
 from flopstat.pilot import Pilot
 from flopstat.stored import read_json
-from flopstat.tables import PLANNED, read_view
+from flopstat.tables import read_view
 
 TOTAL = "total"
 RECORDED = ("new_tokens", "job_seconds", "peak_memory_bytes")  # in a shard's summary

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from flopstat import bootstrap
 from flopstat.budgets import describe
+from flopstat.columns import TABLES
 from flopstat.costs import COSTS
 from flopstat.crossfit import CrossFit
-from flopstat.tables import TABLES
 from flopstat.thermostat import Thermostat
 
 Floats = NDArray[np.float64]

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from flopstat.cells import matrices
+from flopstat.columns import TABLES
 from flopstat.costs import COST_UNITS, COSTS, Floats, Flops, Whole, kv_bytes_per_token, weight_bytes_read
 from flopstat.frontier import Judged, crossovers, pareto, with_cost
 from flopstat.hardware import find
@@ -20,7 +21,6 @@ from flopstat.prices import Prices
 from flopstat.scenarios import Scenario
 from flopstat.spending import ArmFacts, Spending, provisioned
 from flopstat.strategies import GREEDY
-from flopstat.tables import TABLES
 
 CELL = ["arm", "model", "n_params", "precision", "bits_effective", "T", "P", "B", "strategy"]
 

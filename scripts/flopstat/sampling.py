@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from flopstat import stored, tables
+from flopstat.columns import TABLES
 from flopstat.engine import GREEDY, SAMPLER_VERSION, Engine, Request
 from flopstat.errors import InputError
 from flopstat.forcing import Plan, answer_key, cuts, verify_budgets
@@ -366,7 +367,7 @@ def write_view(arm: Arm, problems: pd.DataFrame, path: Path) -> None:
             n_chains += chains.num_rows
             rows = pa.concat_tables([chains, *_answers_of(arm, chains)])
             verify_budgets(rows, plan, arm.ends, len(extension.ids) if extension else 0)
-            tables.validate(rows.select(list(tables.TABLES["samples"])).to_pandas(), "samples")
+            tables.validate(rows.select(list(TABLES["samples"])).to_pandas(), "samples")
             writer.write_table(rows)
     if n_chains != len(problems) * (plan.samples + 1):
         raise AssertionError(f"{path}: {n_chains} chains for {len(problems)} problems × {plan.samples + 1}")

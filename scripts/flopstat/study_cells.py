@@ -15,12 +15,13 @@ import pandas as pd
 
 from flopstat import tables
 from flopstat.cells import estimate_arm, skipped
+from flopstat.columns import TABLES
 from flopstat.facts import read_facts
 from flopstat.models import ImportedCard, read_card
 from flopstat.prices import Prices
 from flopstat.spending import unknown_costs
 
-TABLES = ("configurations", "configurations_skipped", "cells", "unknown_costs")
+MADE = ("configurations", "configurations_skipped", "cells", "unknown_costs")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class ArmFiles:
 def estimate_study(
     arms: list[ArmFiles], path_to_problems: Path, path_to_prices: Path | None, config: dict[str, Any], jobs: int = 1
 ) -> dict[str, pd.DataFrame]:
-    """The tables of TABLES over all arms, in the order of `arms`, whatever the number of processes.
+    """The tables of MADE over all arms, in the order of `arms`, whatever the number of processes.
 
     Parameters
     ----------
@@ -47,7 +48,7 @@ def estimate_study(
     """
     one = partial(_estimate_one, path_to_problems, path_to_prices, config)
     parts = list(map(one, arms) if jobs == 1 else _in_processes(one, arms, min(jobs, len(arms))))
-    found = dict(zip(TABLES, zip(*parts, strict=True), strict=True))
+    found = dict(zip(MADE, zip(*parts, strict=True), strict=True))
     return {name: pd.concat(each, ignore_index=True) for name, each in found.items()}
 
 
@@ -66,6 +67,6 @@ def _estimate_one(path_to_problems: Path, path_to_prices: Path | None, config: d
     if isinstance(card, ImportedCard):
         own["budgets"] = config["budgets"] | {"T": sorted(grades["T"].unique().tolist())}
     configurations, per_problem = estimate_arm(grades, tables.read("problems", path_to_problems), facts, own)
-    left_out = pd.DataFrame(skipped(facts, own, grades), columns=list(tables.TABLES["configurations_skipped"]))
-    unknown = pd.DataFrame(unknown_costs(facts, configurations), columns=list(tables.TABLES["unknown_costs"]))
+    left_out = pd.DataFrame(skipped(facts, own, grades), columns=list(TABLES["configurations_skipped"]))
+    unknown = pd.DataFrame(unknown_costs(facts, configurations), columns=list(TABLES["unknown_costs"]))
     return configurations, left_out, per_problem, unknown

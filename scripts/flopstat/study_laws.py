@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from flopstat import alpha_law, bootstrap, interactions, law_sensitivity, surface, surface_gradients, training_laws, votes_law, weight_bits
+from flopstat.columns import TABLES
 from flopstat.coverage_law import FORMS, CoverageFit, fit_coverage
 from flopstat.errors import InputError
 from flopstat.lawbook import catalogue
@@ -21,7 +22,6 @@ from flopstat.models import Card
 from flopstat.problem_fits import ProblemFit, fit_curve
 from flopstat.study_pools import ALL_ARMS, StudyPools, law_row, missing, study_pools
 from flopstat.surface_types import TYPES
-from flopstat.tables import TABLES
 
 Rows = list[dict[str, Any]]
 OPTIONAL = ("vote_gains", "local_kappa", "coverage", "weight_bits", "surface", "surface_gradients")  # empty without calibration problems

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flopstat.columns import FAILED, STATES
 from flopstat.errors import InputError
-from flopstat.tables import FAILED, STATES
 
 MOST_REPLICATES, FEWEST_REPLICATES, MOST_WEIGHTS = 2000, 100, 4_000_000  # of the bootstrap, whose weights are one matrix in memory
 SEED = 20261121

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flopstat.columns import STATES
 from flopstat.engine import ENDINGS
 from flopstat.errors import InputError
 from flopstat.graders import GRADERS, gold_of, grader
 from flopstat.submission_grades import Codes, Graded
-from flopstat.tables import STATES
 
 NEEDED: dict[str, tuple[type, ...]] = {"problem_id": (str, int), "model": (str,), "precision": (str,), "sample": (int,), "text": (str,)}
 KNOWN: dict[str, tuple[type, ...]] = {

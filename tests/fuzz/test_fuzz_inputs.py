@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopstat import config, models, precisions, problems, submissions
+from flopstat.columns import STATES
 from flopstat.errors import InputError
-from flopstat.tables import STATES
 
 DEFAULT = yaml.safe_load((config.ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
 FULL = config.resolve(DEFAULT)

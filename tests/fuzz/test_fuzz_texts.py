@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopstat import graders
+from flopstat.columns import STATES
 from flopstat.errors import InputError, printable
 from flopstat.grading import excerpt
 from flopstat.latex import escape, number
 from flopstat.numerals import normalize
-from flopstat.tables import STATES
 
 COMMANDS = re.compile(r"\\text[a-z]+\{\}|\\[&%$#_{}]")
 PLAIN = set(map(chr, range(32, 127))) - set('\\&%$#_{}~^<>|"`')

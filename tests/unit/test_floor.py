@@ -6,13 +6,14 @@ import pytest
 
 from flopstat import dominance, frontier_axes, law_figures, recommendations, streams
 from flopstat.cells import ArmFacts
+from flopstat.columns import TABLES
 from flopstat.comparison import compare_pairs
 from flopstat.frontier import contests
 from flopstat.frontier_figures import plot_crossovers
 from flopstat.pairing import measure_variance_ratios
 from flopstat.study_comparison import Side, compare, in_words
 from flopstat.study_laws import fit_laws
-from flopstat.tables import TABLES, validate
+from flopstat.tables import validate
 from flopstat.thermostat import Thermostat
 
 SMALL, LARGE = "ladder-30k", "ladder-160k"

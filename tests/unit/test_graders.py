@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopstat import config, graders_math, harness
+from flopstat.columns import STATES
 from flopstat.errors import InputError
 from flopstat.graders import GRADERS, gold_of, grader, names_of
-from flopstat.tables import STATES
 
 TESTS = Path(__file__).parents[1]
 CASES = json.loads((TESTS / "cases" / "graders.json").read_text(encoding="utf-8"))

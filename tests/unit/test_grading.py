@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flopstat.columns import FAILED, STATES
 from flopstat.grading import count_states, grade_chains
 from flopstat.ladder.generator import generate
 from flopstat.ladder.tokenizer import encode_fast
 from flopstat.numerals import MAX_DIGITS, normalize
 from flopstat.readings import LOOK_BACK, read_answer
 from flopstat.scores import WINDOW
-from flopstat.tables import FAILED, STATES
 
 CASES = json.loads((Path(__file__).parents[1] / "cases" / "answers.json").read_text(encoding="utf-8"))
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from flopstat import bootstrap, cells, comparison, config, frontier, imports, laws, paper, problems, spending, tables
+from flopstat.columns import TABLES
 from flopstat.costs import headline_cost
 from flopstat.errors import InputError
 from flopstat.figures import plot_accuracy
@@ -50,7 +51,7 @@ def estimate(card, graded, chosen, strategies=("single", "greedy", "majority", "
     wanted |= {"budgets": {"T": [64], "T_recipe": [], "P": [1, 2, 4], "B": [1, 2], "forcing": "truncate", "answer_tokens": 16}}
     facts = cells.ArmFacts(card, "unknown", None, None, None)
     configurations, per_problem = cells.estimate_arm(graded, chosen, facts, wanted)
-    left_out = pd.DataFrame(cells.skipped(facts, wanted, graded), columns=list(tables.TABLES["configurations_skipped"]))
+    left_out = pd.DataFrame(cells.skipped(facts, wanted, graded), columns=list(TABLES["configurations_skipped"]))
     return (
         tables.validate(configurations, "configurations"),
         tables.validate(per_problem, "cells"),

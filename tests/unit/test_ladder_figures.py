@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from test_cell_figures import drawn_twice
 
+from flopstat.columns import TABLES
 from flopstat.errors import InputError
 from flopstat.ladder_figures import joint_fits, plot_ladder, plot_training_laws, read_quality, training_table
 from flopstat.lawbook import catalogue, fitting
 from flopstat.lawbook.observations import Observations
 from flopstat.models import LADDER
-from flopstat.tables import TABLES
 from flopstat.training_laws import branches
 
 LOGS = sorted(LADDER.glob("*/training_log.csv"))

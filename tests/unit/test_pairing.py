@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from flopstat import tables
 from flopstat.bootstrap import weights
+from flopstat.columns import TABLES
 from flopstat.pairing import measure_variance_ratios, ratio_interval, sample_variances
 
 ARMS = ["small@fp32", "small@int8", "large@fp32"]
@@ -48,7 +49,7 @@ def table(arrays, cards, n_calibration=0, config=CONFIG):
     rng = np.random.default_rng(0)
     grades = {arm: grade_table(x, problems, rng, config["budgets"]["T"]) for arm, x in arrays.items()}
     rows = measure_variance_ratios(grades, cards, problems, config)
-    return tables.validate(pd.DataFrame(rows, columns=list(tables.TABLES["variance_ratio"])), "variance_ratio")
+    return tables.validate(pd.DataFrame(rows, columns=list(TABLES["variance_ratio"])), "variance_ratio")
 
 
 def draws(share, n, k, seed=0):

@@ -9,6 +9,7 @@ import pytest
 
 from flopstat import calibration, tables
 from flopstat.cells import matrices
+from flopstat.columns import TABLES
 from flopstat.config import section
 from flopstat.costs import Flops
 from flopstat.engine import GREEDY
@@ -73,7 +74,7 @@ def test_a_pool_grows_and_nothing_is_drawn_twice(tmp_path, chosen, shipped):
     assert draw(chosen.iloc[:1], temperature=0.9)[0].pool.folder != arm.pool.folder
 
     table = view(arm, chosen, tmp_path / "view.parquet")
-    tables.validate(table.select(list(tables.TABLES["samples"])).to_pandas(), "samples")
+    tables.validate(table.select(list(TABLES["samples"])).to_pandas(), "samples")
     assert table.num_rows == 7 * 4
     graded = grade_chains(table, chosen, [16, 40], checkpoint(card) / "tokenizer.json")
     tables.validate(graded.assign(model="m", precision="fp32"), "grades")

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from flopstat import cells, cli, models, stored, tables
+from flopstat.columns import TABLES
 from flopstat.config import resolve, section
 from flopstat.engine import NEAR_TIE
 from flopstat.errors import InputError
@@ -179,7 +180,7 @@ def test_nan_weights_give_failed_chains_and_no_accuracy(folder, chosen, tmp_path
     account = draw_samples(chosen, arm)
     write_view(arm, chosen, tmp_path / "view.parquet")
     view = pq.read_table(tmp_path / "view.parquet")
-    tables.validate(view.select(list(tables.TABLES["samples"])).to_pandas(), "samples")
+    tables.validate(view.select(list(TABLES["samples"])).to_pandas(), "samples")
     chains = view.filter(pc.equal(view["budget"], 0)).to_pandas()
     broken = chains["finish_reason"] == "engine_error"
     assert account["failed"] == (view["finish_reason"].to_numpy() == "engine_error").sum()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from flopstat import bootstrap, spending, tables
+from flopstat.columns import TABLES
 from flopstat.costs import Flops, memory_bytes
 from flopstat.kinetics import Traffic, eflops
 from flopstat.latency import Decode, Device, Latency, Prefill
@@ -152,7 +153,7 @@ def test_what_is_missing_has_a_reason(study, facts):
 
 def test_every_column_of_the_table_is_made():
     made = spending.columns({"flops": (1.0, 0.5, 2.0)})
-    wanted = [c for c in tables.TABLES["configurations"] if c.removesuffix("_low").removesuffix("_high") in spending.COLUMNS]
+    wanted = [c for c in TABLES["configurations"] if c.removesuffix("_low").removesuffix("_high") in spending.COLUMNS]
     assert sorted(made) == sorted(wanted)
     assert (made["flops"], made["flops_low"], made["flops_high"]) == (1.0, 0.5, 2.0)
     assert np.isnan(made["usd"])

@@ -11,6 +11,7 @@ import pytest
 
 from flopstat import sampling, stored, tables
 from flopstat.calibration import _device_rates
+from flopstat.columns import TABLES
 from flopstat.errors import InputError
 from flopstat.finished import load_judged
 from flopstat.latency import Latency
@@ -23,8 +24,8 @@ LAWS = {"law": "kappa", "arm": "m@fp32", "T": 64, "parameter": "kappa", "estimat
 
 
 def write_laws(path: Path) -> None:
-    row = LAWS | {column: None for column in tables.TABLES["laws"] if column not in LAWS}
-    tables.write(pd.DataFrame([row])[list(tables.TABLES["laws"])].fillna({"verdict": "holds"}), "laws", path)
+    row = LAWS | {column: None for column in TABLES["laws"] if column not in LAWS}
+    tables.write(pd.DataFrame([row])[list(TABLES["laws"])].fillna({"verdict": "holds"}), "laws", path)
 
 
 def write_view(path: Path) -> None:

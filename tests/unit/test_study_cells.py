@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from flopstat import tables
-from flopstat.study_cells import TABLES, ArmFiles, estimate_study
+from flopstat.study_cells import MADE, ArmFiles, estimate_study
 
 ARMS = ("ladder-160k@fp32", "ladder-30k@rtn3")
 
@@ -27,8 +27,8 @@ def files(study, tmp_path) -> list[ArmFiles]:
 def test_one_process_and_two_give_the_same_tables_in_the_order_asked(files, study_config, tmp_path):
     config = study_config | {"samples": 8, "kv_bits": 32}
     one, two = (estimate_study(files, tmp_path / "problems.parquet", None, config, jobs) for jobs in (1, 2))
-    assert one.keys() == set(TABLES)
-    for name in TABLES:
+    assert one.keys() == set(MADE)
+    for name in MADE:
         pd.testing.assert_frame_equal(one[name], two[name], check_exact=True)
     assert list(dict.fromkeys(one["configurations"]["arm"])) == list(ARMS)
     assert len(one["configurations"]) > 20

@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from flopstat import law_figures
+from flopstat.columns import TABLES
 from flopstat.law_sensitivity import REPORTED
 from flopstat.models import LADDER
 from flopstat.study_laws import OPTIONAL, fit_laws
-from flopstat.tables import TABLES, validate
+from flopstat.tables import validate
 
 REFERENCES = {"ladder-30k": "fp32", "ladder-160k": "fp32"}
 TITLE = "The study's title, at $5"

@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from flopstat.columns import TABLES
 from flopstat.study_pools import LawArm
 from flopstat.surface import KEYS, designs, fit_all, judge, nearest, parameters, surface_data, table
 from flopstat.surface_fit import fit_surface
 from flopstat.surface_gradients import gradients
 from flopstat.surface_types import TYPES, Points, differences
-from flopstat.tables import TABLES, validate
+from flopstat.tables import validate
 
 ARMS = {
     f"{model}@{precision}": LawArm(f"{model}@{precision}", model, precision, n, bits, precision == "fp32", False)

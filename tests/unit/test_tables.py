@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from pandera.errors import SchemaError, SchemaErrors
 
 from flopstat import tables
+from flopstat.columns import TABLES, documentation
 from flopstat.errors import InputError
-from flopstat.tables import TABLES, documentation, read, validate, write
+from flopstat.tables import read, validate, write
 
 WORDS = st.sampled_from(["x", "", None, 1, 1.5, True])
 NUMBERS = st.sampled_from([1, -1, 0.5, -1e-13, True, None, float("nan"), float("inf"), "1", "x", 2**63])

@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from flopstat.columns import TABLES
 from flopstat.errors import InputError
 from flopstat.models import LADDER
 from flopstat.study_pools import law_row
-from flopstat.tables import TABLES, validate
+from flopstat.tables import validate
 from flopstat.training_laws import branches, exponents, fit_training
 
 CONFIG = {"seed": 1, "statistics": {"replicates": 200, "confidence": 0.95}}

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from flopstat import tables
+from flopstat.columns import TABLES
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -215,7 +216,7 @@ def test_import_study_to_the_figures_with_no_model_present(copy, poison):
     done = snakemake(copy, "--configfile", "imported.yaml", first=poison)
     assert done.returncode == 0, done.stdout + done.stderr
     results = copy / "results" / "imported"
-    loaded = {name: tables.read(name, results / f"{name}.csv") for name in tables.TABLES if (results / f"{name}.csv").is_file()}
+    loaded = {name: tables.read(name, results / f"{name}.csv") for name in TABLES if (results / f"{name}.csv").is_file()}
     cells = loaded["configurations"]
     assert set(cells["strategy"]) == {"single", "majority"}
     assert set(loaded["configurations_skipped"]["strategy"]) == {"greedy"}
@@ -325,7 +326,7 @@ def check_forced_answers(copy: Path) -> None:
 
 def check_results(results: Path) -> None:
     """Every table is valid and balanced, every figure and the paper are there."""
-    loaded = {name: tables.read(name, results / f"{name}.csv") for name in tables.TABLES if (results / f"{name}.csv").is_file()}
+    loaded = {name: tables.read(name, results / f"{name}.csv") for name in TABLES if (results / f"{name}.csv").is_file()}
     wanted = {"refusals", "configurations", "configurations_skipped", "calibration", "laws", "frontier", "crossovers", "variance_ratio"}
     assert wanted <= loaded.keys()
     cells = loaded["configurations"]

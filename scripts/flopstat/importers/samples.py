@@ -16,13 +16,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flopstat.columns import TABLES
 from flopstat.engine import ENDINGS
 from flopstat.errors import InputError
 from flopstat.importers.logs import read_inspect, read_lighteval, read_lm_eval
 from flopstat.importers.plain import read_csv, read_jsonl, read_parquet
 from flopstat.importers.pools import read_kinetics, read_monkeys, read_solutions
 from flopstat.importers.reading import MAX_TEXT, Account, Item, encodable, existing, identifier, integer, json_lines, label, need, number
-from flopstat.tables import TABLES
 
 KINDS: dict[str, tuple[Callable[[Path, Account], Iterator[Item]], str]] = {
     "lm-eval": (read_lm_eval, "samples_<task>_<date>.jsonl of lm-evaluation-harness, or its folder"),
