@@ -37,7 +37,7 @@ rule plot_accuracy:
         runtime=10,
     params:
         title=TITLE,
-        references=REFERENCES,
+        references=FIRST_PRECISIONS,
         costs=lambda wildcards: [COST_FIGURES[wildcards.figure]],
         code=code_hash("figures", "devices", "tables"),
     message:
@@ -66,7 +66,7 @@ use rule plot_accuracy as plot_costs with:
         f"{RESULTS}/timings/plot_costs.tsv"
     params:
         title=TITLE,
-        references=REFERENCES,
+        references=FIRST_PRECISIONS,
         costs=[COST_FIGURES[figure] for figure in SURE_FIGURES],
         code=code_hash("figures", "devices", "tables"),
     message:
@@ -132,7 +132,7 @@ rule plot_lengths:
         runtime=10,
     params:
         title=TITLE,
-        references=REFERENCES,
+        references=FIRST_PRECISIONS,
         confidence=config["statistics"]["confidence"],
         code=code_hash("length_figure", "tables"),
     message:
@@ -166,7 +166,7 @@ rule plot_variance:
         runtime=10,
     params:
         title=TITLE,
-        references=REFERENCES,
+        references=FIRST_PRECISIONS,
         code=code_hash("variance_figure", "tables"),
     message:
         "Plotting the split of the variance"

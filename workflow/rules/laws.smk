@@ -64,7 +64,7 @@ rule fit_laws:
     params:
         config={key: config[key] for key in ("seed", "budgets", "statistics")},
         arms=ARMS,
-        references=REFERENCES,
+        references=FIRST_PRECISIONS,
         code=code_hash("study_laws", "tables"),
     message:
         "Fitting laws"

@@ -57,7 +57,7 @@ rule plot_streams:
         runtime=15,
     params:
         title=TITLE,
-        references=REFERENCES,
+        references=FIRST_PRECISIONS,
         config={key: config[key] for key in ("seed", "budgets", "statistics", "costs")}
         | {"kv_bits": DTYPE_BITS[config["sampling"]["compute_dtype"]]},
         drawn=DRAWN_ARMS,
