@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import struct
 import zipfile
 from pathlib import Path
 
@@ -376,6 +377,26 @@ def test_archive_names_are_never_paths(tmp_path):
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")) == ["l.eval", "out", "out/s.parquet", "out/s.problems.jsonl"]
 
 
+def name_in_no_utf8(path: Path) -> None:
+    """The first file's own header says that its name is UTF-8, and it is not."""
+    data = bytearray(path.read_bytes())
+    data[6:8] = (1 << 11).to_bytes(2, "little")
+    data[30] = 0x9B
+    path.write_bytes(bytes(data))
+
+
+def at_impossible_place(path: Path) -> None:
+    """The last file stands, as the archive's directory has it in the extra field of large archives, beyond 2^63."""
+    data = bytearray(path.read_bytes())
+    entry, end = data.rindex(b"PK\x01\x02"), data.rindex(b"PK\x05\x06")
+    extra = struct.pack("<HHQ", 1, 8, (1 << 64) - 5)
+    struct.pack_into("<H", data, entry + 30, len(extra))
+    struct.pack_into("<I", data, entry + 42, 0xFFFFFFFF)
+    struct.pack_into("<I", data, end + 12, int.from_bytes(data[end + 12 : end + 16], "little") + len(extra))
+    data[end:end] = extra
+    path.write_bytes(bytes(data))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -386,6 +407,9 @@ def test_archive_names_are_never_paths(tmp_path):
         (lambda p: inspect_log(p, {"output": 3}), "output is int"),
         (lambda p: inspect_log(p, {"output": {"choices": [3]}}), "a choice is no object"),
         (lambda p: p.write_bytes(LOGS["inspect"].read_bytes()[:20_000]), "not readable as an archive"),
+        (lambda p: inspect_log(p, compression=zipfile.ZIP_LZMA), r"l\.eval!header\.json: compressed by method 14"),
+        (lambda p: name_in_no_utf8(inspect_log(p)), "not readable as an archive"),  # found by atheris
+        (lambda p: at_impossible_place(inspect_log(p)), "not readable as an archive"),
     ],
 )
 def test_broken_archives(tmp_path, make, message):

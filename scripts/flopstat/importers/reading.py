@@ -27,6 +27,7 @@ MAX_NAME = 1000  # characters of a problem_id, a model or a precision
 MAX_MEMBERS = 1_000_000  # files in an archive
 MAX_RATIO = 1000  # bytes that one compressed byte of an archive may become
 ZSTANDARD = 93  # compression method of a zip archive's entry
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, ZSTANDARD)  # that are read; LZMA's header asks for memory before any data
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of name and extra field
 MAX_INTEGER = (1 << 63) - 1
 
@@ -116,10 +117,16 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
             if len(entries) > MAX_MEMBERS:
                 raise InputError(f"{path}: {len(entries)} files in the archive, more than {MAX_MEMBERS}; split the log")
             for entry in sorted(entries, key=lambda e: e.filename != "header.json"):
+                where = f"{path}!{entry.filename[:MAX_NAME]}"
+                if entry.compress_type not in METHODS:
+                    raise InputError(f"{where}: compressed by method {entry.compress_type}; pack it again stored, by deflate or Zstandard")
                 limit = min(MAX_DOCUMENT, max(MAX_HEADER, entry.compress_size * MAX_RATIO))
                 with _member(archive, entry) as stream:
-                    yield entry.filename, bounded(stream, f"{path}!{entry.filename[:MAX_NAME]}", limit)
-    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, RuntimeError, struct.error, zlib.error) as error:
+                    yield entry.filename, bounded(stream, where, limit)
+    except InputError:
+        raise
+    # ValueError is zipfile's of names that are no text, and of places beyond a file's largest offset.
+    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, RuntimeError, ValueError, struct.error, zlib.error) as error:
         raise InputError(f"{path}: not readable as an archive ({str(error)[:100]}); copy it again") from None
 
 
