@@ -319,11 +319,33 @@ def check_samples(path: Path, vocabulary: int) -> None:
         raise InputError(f"{where}: ids outside 0 to {vocabulary - 1}; archive the study again")
 
 
-def restore_folder(path: Path, out: Path) -> str:
-    """Unpack an archive to a new folder and write a config that rebuilds its study; returns what to do next."""
+def restore_folder(path: Path, out: Path, study: str | None = None) -> str:
+    """Unpack an archive to a new folder and write a config that rebuilds its study; returns what to do next.
+
+    Parameters
+    ----------
+    path, out : Path
+        The archive, and a folder that is not there or empty.
+    study : str, optional
+        Another name for the rebuilt study.
+
+    Raises
+    ------
+    InputError
+        For what `restore` refuses, a folder that is in use, or a study whose results are here already: a rebuild would write over them.
+    """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: is there already and not empty; name a new folder")
     merged = restore(path, out)
+    try:
+        merged = config.resolve(merged | {"study": study or merged["study"]})
+        if (Path("results") / merged["study"] / "run.json").exists():
+            raise InputError(
+                f"results/{merged['study']}: is there already, and a rebuild would write over it; give the study another name by --study"
+            )
+    except InputError:
+        shutil.rmtree(out)
+        raise
     merged["archive"] = {"path": str(path.absolute()), "url": None, "sha256": stored.digest(path)}
     _written(out / "study.yaml", yaml.safe_dump(merged, sort_keys=False, allow_unicode=True))
     return f"{out}: restored. To rebuild tables, figures and paper: make run CONFIG={out / 'study.yaml'}"

@@ -447,6 +447,7 @@ def restore(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The archive, or its https or file address; nothing in it is trusted.")],
     out: Annotated[Path, typer.Option(help="New folder for its files and a config that rebuilds the study.")],
     sha256: Annotated[str | None, typer.Option(help="SHA-256 of the archive, needed with an address.")] = None,
+    study: Annotated[str | None, typer.Option(help="Name for the rebuilt study; the archive's own if none is given.")] = None,
 ) -> None:
     """Unpack an archive, and say how its study is rebuilt without a model."""
     from flopstat.archive import restore_folder, source
@@ -455,7 +456,7 @@ def restore(
     if address is not None and sha256 is None:
         raise InputError("--sha256: needed with an address; take it from where the archive is announced")
     place = {"path": None if address else file, "url": address, "sha256": sha256}
-    typer.echo(restore_folder(source(place, Path("results/archives")), out))
+    typer.echo(restore_folder(source(place, Path("results/archives")), out, study))
 
 
 @app.command()

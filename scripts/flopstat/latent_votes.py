@@ -128,20 +128,3 @@ def beta_nodes(mean: Floats, spread: Floats) -> tuple[Floats, Floats]:
     matrix[:, index[1:], index[:-1]] = np.sqrt(np.maximum(off, 0.0))
     nodes, vectors = np.linalg.eigh(matrix)
     return np.clip((1 + nodes) / 2, 0.0, 1.0), vectors[:, 0, :] ** 2
-
-
-def latent_accuracy(mean: Floats, spread: Floats, silent: Floats, odds: float, votes: int, branches: int, wins: Floats) -> Floats:
-    """Accuracy of votes over `votes` streams, each the best of `branches` chains, over problems with p ~ Beta: (cells,).
-
-    Exact up to rounding: the integrand is a polynomial in p of degree P·B for B = 1; for B > 1 too, as long as P·B is below 2·NODES.
-
-    Parameters
-    ----------
-    mean, spread, silent : (cells,)
-        p ~ Beta(mean·spread, (1 - mean)·spread); share of the chains without the right answer that are silent.
-    odds, wins
-        λ of the score, and the win_table of θ.
-    """
-    p, weights = beta_nodes(mean, spread)
-    right, quiet = best_of(p, np.broadcast_to(silent[:, None], p.shape), odds, branches)
-    return np.asarray((vote(right, quiet, votes, wins) * weights).sum(axis=1))

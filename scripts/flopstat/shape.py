@@ -44,11 +44,6 @@ class Shape:
         """Weights of one expert."""
         return self.mlp_matrices * self.hidden_size * self.moe_intermediate_size
 
-    @property
-    def n_params_active(self) -> int:
-        """Parameters without the experts that a token is not sent to: N of a dense model."""
-        return self.n_params - self.n_moe_layers * (self.n_experts - self.experts_per_token) * self.expert_params
-
 
 @dataclass(frozen=True)
 class _Family:

@@ -143,6 +143,15 @@ def _wins(ln_theta: float, x: Points) -> Floats:
 
 
 def _latent_votes(rule: tuple[Floats, Floats], silent: Floats, wins: Floats, ln_odds: float, groups: _Groups) -> Floats:
+    """Accuracy of votes over P streams, each the best of B chains, over problems with p ~ Beta: (cells,).
+
+    Exact up to rounding: the integrand is a polynomial in p of degree P·B for B = 1; for B > 1 too, as long as P·B is below 2·NODES.
+
+    Parameters
+    ----------
+    rule, silent : beta_nodes, and share of the chains without the right answer that are silent, of each group
+    wins, ln_odds : win_table of θ, and ln λ of the score
+    """
     (nodes, weights), x = rule, groups.x
     out = np.empty(len(x))
     odds = float(np.exp(np.clip(ln_odds, -7, 7)))

@@ -83,7 +83,7 @@ def test_terminals_print_a_text_and_obey_nothing_in_it(text):
 @pytest.mark.filterwarnings("ignore")
 @fuzz
 @given(texts)
-def test_a_summary_can_not_steer_a_terminal(tmp_path_factory, text):
+def test_a_summary_can_not_steer_a_terminal(text):
     from flopstat.summary import _cell, _lead
 
     row = pd.Series({"arm": text, "T": 1, "P": 1, "B": 1, "strategy": text, "runner_up": text, "lead": 0.1, "lead_low": 0, "lead_high": 1})

@@ -157,6 +157,20 @@ def test_restore_to_a_new_folder_writes_a_config_that_rebuilds_the_study(packed,
         archive.restore_folder(packed, tmp_path / "new")
 
 
+def test_a_restored_study_does_not_take_the_place_of_one_that_is_there(packed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = config.resolve(CONFIG)["study"]
+    (tmp_path / "results" / name).mkdir(parents=True)
+    (tmp_path / "results" / name / "run.json").write_text("{}")
+    with pytest.raises(InputError, match=f"results/{name}: is there already.* --study"):
+        archive.restore_folder(packed, tmp_path / "new")
+    with pytest.raises(InputError, match="study"):
+        archive.restore_folder(packed, tmp_path / "new", "../evil")
+    assert not (tmp_path / "new").exists()
+    archive.restore_folder(packed, tmp_path / "new", "again")
+    assert config.load(tmp_path / "new" / "study.yaml")["study"] == "again"
+
+
 FREE = {
     "strategies": ["single"],
     "grader": ["exact", "gsm8k"],

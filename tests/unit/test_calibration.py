@@ -140,7 +140,7 @@ def test_a_seated_step_gives_the_logits_of_the_engine_itself(shipped):
     torch.testing.assert_close(logits, whole.expand(2, -1), rtol=1e-4, atol=1e-4)
 
 
-def test_a_point_without_memory_is_left_out_and_the_rest_is_measured(shipped, monkeypatch, capsys):
+def test_a_point_without_memory_is_left_out_and_the_rest_is_measured(shipped, capsys):
     class Small(Rehearsal):
         def seat(self, batch, context):
             if batch > 2:

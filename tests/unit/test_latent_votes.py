@@ -9,7 +9,8 @@ from scipy.integrate import quad
 from scipy.stats import beta as beta_distribution
 
 from flopstat.estimators import best_of_k, majority_at_all_k
-from flopstat.latent_votes import best_of, beta_nodes, latent_accuracy, vote, win_table
+from flopstat.latent_votes import best_of, beta_nodes, vote, win_table
+from flopstat.surface_types import Points, _groups, _latent_votes
 
 
 def partitions(n, most=None):
@@ -100,7 +101,9 @@ def test_the_latent_accuracy_equals_numerical_integration_and_pools_drawn_from_i
         return float(vote(right, quiet, votes, wins)[0])
 
     def latent(votes, branches):
-        return latent_accuracy(np.array([mean]), np.array([spread]), np.array([silent]), odds, votes, branches, wins)[0]
+        cell = Points(np.array([1e5]), np.array([64.0]), np.array([votes]), np.array([branches]), np.array([16.0]))
+        rule = beta_nodes(np.array([mean]), np.array([spread]))
+        return _latent_votes(rule, np.array([silent]), wins, math.log(odds), _groups(cell))[0]
 
     density = beta_distribution(mean * spread, (1 - mean) * spread).pdf
     for votes, branches in ((1, 1), (4, 1), (8, 1), (1, 4), (4, 2)):

@@ -177,7 +177,7 @@ def forced(tmp_path_factory, chosen, shipped):
     return arm, account, view(arm, chosen, folder / "view.parquet")
 
 
-def test_forced_answers_continue_the_very_ids(forced, chosen, shipped):
+def test_forced_answers_continue_the_very_ids(forced, chosen):
     """Each answer is what a plain loop gives behind prompt, ids[:T] and the cue's ids; chains that ended before T are left alone."""
     import torch
 
@@ -215,7 +215,7 @@ def test_forced_answers_continue_the_very_ids(forced, chosen, shipped):
             ids.append(token)
 
 
-def test_forced_answers_are_graded_and_charged(forced, chosen, shipped):
+def test_forced_answers_are_graded_and_charged(forced, chosen):
     arm, _, table = forced
     tokenizer = checkpoint(arm.card) / "tokenizer.json"
     graded = grade_chains(table, chosen, [8, 16, 64], tokenizer, " ####").set_index(["problem_id", "sample", "T"])
@@ -242,7 +242,7 @@ def test_forced_answers_are_graded_and_charged(forced, chosen, shipped):
     assert np.array_equal(bare.spent_tokens, bare.tokens)
 
 
-def test_answers_are_stored_and_belong_to_their_ids(forced, chosen, shipped, tmp_path):
+def test_answers_are_stored_and_belong_to_their_ids(forced, chosen, shipped):
     arm, _, _ = forced
     again = arm_of(shipped("ladder-160k"), arm.pool.folder.parent, T=[8, 16, 64], budgets=FORCED, compute_dtype="float64")
     account = draw_samples(chosen, again)

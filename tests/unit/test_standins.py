@@ -59,7 +59,7 @@ def test_standins_have_the_real_models_traits_in_small(cards, number, name):
     assert tokenizer.decode(ids).endswith("<|im_start|>user\n1+12?<|im_end|>\n<|im_start|>assistant\n")
 
 
-def test_standins_are_found_where_the_config_points_the_hub_and_made_once(made, cards):
+def test_standins_are_found_where_the_config_points_the_hub_and_made_once(made):
     study = config.load(*PERSONAS["rtx4090"])
     times = [f.stat().st_mtime_ns for f in sorted(made.folder.rglob("*.safetensors"))]
     folders = standins.build_standins(study, made.folder / "hub")
