@@ -74,7 +74,7 @@ validate: setup ## generate chosen cells one by one and compare them with the po
 	@study=$$($(BIN)/flopstat study-name config/config.yaml $(CONFIG)); \
 	$(RECOVER) --study results/$${study:?the config names no study} $(OPTIONS) $(SNAKEMAKE_ARGS) results/$$study/validation.csv
 
-simulate: setup ## coverage of the intervals over simulated studies (a quarter of an hour); writes tests/golden/*coverage.csv
+simulate: setup ## coverage of intervals and recovery of laws in simulation (a quarter of an hour); writes tests/golden/{,study_law_}coverage.csv, law_recovery.csv
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/simulate_coverage.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/simulate_study_laws.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/simulate_laws.py --jobs 2

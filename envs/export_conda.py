@@ -26,7 +26,7 @@ BASE = (
     "typer",
 )
 ENVIRONMENTS = {
-    "analysis": (*BASE, "moocore", "seaborn", "statsmodels", "sympy"),
+    "analysis": (*BASE, "moocore", "matplotlib", "seaborn", "sympy"),
     "models": (
         *BASE,
         "accelerate",

@@ -27,8 +27,6 @@ from flopstat.lawbook.result import Fit
 LAWS = catalogue.laws()
 ROOT = Path(__file__).resolve().parents[2]
 CHINCHILLA = ROOT.parent / "shared" / "data" / "chinchilla" / "svg_extracted_data.csv"
-if not CHINCHILLA.is_file():
-    CHINCHILLA = Path("/work/shared/data/chinchilla/svg_extracted_data.csv")
 QUICK = Settings(replicates=0, profile=False)
 # Besiroglu et al. 2024: estimates and standard errors from 4,000 refits.
 PUBLISHED = {"E": (1.817, 0.026), "A": (482, 125), "B": (2085, 1293), "alpha": (0.348, 0.015), "beta": (0.366, 0.021)}

@@ -19,8 +19,6 @@ from flopstat.graders import GRADERS, gold_of, grader, names_of
 TESTS = Path(__file__).parents[1]
 CASES = json.loads((TESTS / "cases" / "graders.json").read_text(encoding="utf-8"))
 DATA = TESTS.parents[1] / "shared" / "data" / "gsm8k"
-if not DATA.is_dir():
-    DATA = Path("/work/shared/data/gsm8k")
 SYSTEMS = {"6b_finetuning": 286, "6b_verification": 515, "175b_finetuning": 458, "175b_verification": 742}
 HARNESS = {"strict": ("gsm8k-strict", harness.extract_strict), "flexible": ("gsm8k-flexible", harness.extract_flexible)}
 

@@ -24,6 +24,7 @@ BIN = Path(sys.executable).parent
 STUDIES = {
     "ladder": [],
     "ladder-forced": ["config/studies/ladder-forced.yaml"],
+    "ladder-full": ["config/studies/ladder-full.yaml"],
     "smollm2-gsm8k": ["config/studies/smollm2-gsm8k.yaml"],
     "qwen2.5-gsm8k": ["config/studies/qwen2.5-gsm8k.yaml"],
     "qwen2.5-gsm8k-colab-t4": ["config/studies/qwen2.5-gsm8k.yaml", "config/personas/colab-t4.yaml"],
@@ -126,7 +127,13 @@ def jobs(dry_run: subprocess.CompletedProcess[str]) -> dict[str, int]:
 def test_lint_and_format(copy):
     linted = snakemake(copy, "--lint")
     assert linted.returncode == 0, linted.stdout + linted.stderr
-    for command in (["snakefmt", "--check", "workflow"], ["ruff", "check", "--no-cache", "."]):
+    checks = (
+        ["snakefmt", "--check", "workflow"],
+        ["ruff", "check", "--no-cache", "."],
+        ["ruff", "format", "--check", "--no-cache", "."],
+        ["mypy", "--cache-dir", os.devnull],
+    )
+    for command in checks:
         done = run(copy, *command)
         assert done.returncode == 0, done.stdout + done.stderr
 
