@@ -15,4 +15,8 @@ def main(entry: dict[str, Any], path_to_store: Path, path_to_card: Path) -> None
 
 
 if __name__ == "__main__":
-    main(entry=snakemake.params.entry, path_to_store=Path("results/checkpoints"), path_to_card=Path(snakemake.output.card))
+    main(
+        entry=snakemake.params.entry,
+        path_to_store=Path(snakemake.params.store),
+        path_to_card=Path(snakemake.output.card),
+    )

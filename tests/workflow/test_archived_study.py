@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_workflow import NO_NETWORK, ROOT, run, snakemake, tracked_files
+from test_workflow import ROOT, run, snakemake, tracked_files
 
 from flopstat import bundle, stored
 
@@ -61,16 +61,6 @@ def finished(tmp_path_factory) -> Path:
         packed = run(folder, "flopstat.cli", "archive", "--study", "results/tiny", "--out", "tiny.tar.zst")
         assert packed.returncode == 0, packed.stdout + packed.stderr
         (folder / "said.txt").write_text(done.stdout + done.stderr + reported.stderr + packed.stdout, encoding="utf-8")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def poison(tmp_path_factory) -> Path:
-    """A folder for PYTHONPATH that forbids the network and heavy imports."""
-    folder = tmp_path_factory.mktemp("poison")
-    for name in ("torch", "transformers", "bitsandbytes", "datasets"):
-        (folder / f"{name}.py").write_text(f"raise RuntimeError('{name} was imported')\n", encoding="utf-8")
-    (folder / "sitecustomize.py").write_text(NO_NETWORK, encoding="utf-8")
     return folder
 
 

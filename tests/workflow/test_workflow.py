@@ -63,17 +63,6 @@ IMPORTED = {
     "statistics": {"replicates": 200},
 }
 MODEL_RULES = {"draw_pilots", "write_plan", "describe_model", "calibrate_arms", "draw_samples", "grade_samples"}
-NO_NETWORK = """
-import socket
-
-
-def refuse(self, address):
-    if self.family != getattr(socket, "AF_UNIX", None):
-        raise RuntimeError(f"network: {address}")
-
-
-socket.socket.connect = refuse
-"""
 
 
 def tracked_files() -> list[Path]:
@@ -136,16 +125,6 @@ def test_lint_and_format(copy):
     for command in checks:
         done = run(copy, *command)
         assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.fixture(scope="module")
-def poison(tmp_path_factory) -> Path:
-    """A folder for PYTHONPATH that forbids the network and heavy imports."""
-    folder = tmp_path_factory.mktemp("poison")
-    for name in ("torch", "transformers", "bitsandbytes", "datasets"):
-        (folder / f"{name}.py").write_text(f"raise RuntimeError('{name} was imported')\n", encoding="utf-8")
-    (folder / "sitecustomize.py").write_text(NO_NETWORK, encoding="utf-8")
-    return folder
 
 
 def test_the_poison_works(copy, poison):

@@ -25,7 +25,7 @@ rule calibrate_arms:
         arms=[f"--arm {arm}" for arm in DRAWN_ARMS],
         cards=lambda wildcards, input: [f"--card {card}" for card in input.cards],
         store="results/calibrations",
-        folder=lambda wildcards, output: output.measured[0].rpartition("/")[0],
+        folder=f"{RESULTS}/calibration",
         settings=json.dumps(
             {
                 "calibration": config["calibration"],
@@ -64,7 +64,7 @@ rule tabulate_calibration:
         "../../envs/analysis.yaml"
     params:
         arms=DRAWN_ARMS,
-        references={name: MODELS[name]["precisions"][0] for name in DRAWN},
+        references={name: FIRST_PRECISIONS[name] for name in DRAWN},
         code=code_hash("tables", "verdicts"),
     message:
         "Tabulating calibration and comparing precisions"

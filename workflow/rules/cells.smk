@@ -1,7 +1,7 @@
 """Cells: accuracy and cost of every configuration.
 
-Needs: grades, models, calibration of all arms. Makes: configurations.csv, configurations_skipped.csv, unknown_costs.csv,
-cells.parquet (per problem).
+Needs: grades, models, calibration of all arms, problems.parquet, the price table. Makes: configurations.csv,
+configurations_skipped.csv, unknown_costs.csv, cells.parquet (per problem).
 """
 
 
@@ -12,7 +12,7 @@ rule estimate_cells:
         cards=expand(f"{RESULTS}/models/{{model}}.json", model=MODELS),
         measured=expand(f"{RESULTS}/calibration/{{arm}}.json", arm=DRAWN_ARMS),
         problems=f"{RESULTS}/problems.parquet",
-        prices=str(study_config.price_table(config)) if config["costs"]["price_device"] else [],
+        prices=PRICES,
     output:
         configurations=report(
             f"{RESULTS}/configurations.csv",
@@ -37,7 +37,7 @@ rule estimate_cells:
         runtime=30,
     params:
         config={key: config[key] for key in ("study", "seed", "budgets", "strategies", "statistics", "costs")}
-        | {"samples": config["sampling"]["samples"], "kv_bits": DTYPE_BITS[config["sampling"]["compute_dtype"]]},
+        | {"samples": config["sampling"]["samples"], "kv_bits": KV_BITS},
         arms=ARMS,
         code=code_hash("study_cells"),
     message:

@@ -33,11 +33,16 @@ RESULTS = f"results/{STUDY}"
 ARMS = study_config.arms(config)
 SHARDS = study_config.shards(config)
 MODELS = {model["name"]: model for model in config["models"]}
-FIRST_PRECISIONS = {name: model["precisions"][0] for name, model in MODELS.items()}  # a model's first precision: the others are read against it
+FIRST_PRECISIONS = {name: model["precisions"][0] for name, model in MODELS.items()}  # a model's others are read against it
 IMPORTED = study_config.imported(config)
 DRAWN = [name for name in MODELS if name not in IMPORTED]
 DRAWN_ARMS = [arm for arm in ARMS if arm.split("@")[0] in DRAWN]
 GRADERS = names_of(config["grader"])
+POOLS = "results/pools"  # chains of all studies: no rule's output, and outlives every rerun
+KV_BITS = DTYPE_BITS[config["sampling"]["compute_dtype"]]
+PRICES = str(study_config.price_table(config)) if config["costs"]["price_device"] else []
+# What chains are drawn with, for the command line.
+DRAWING = json.dumps({"sampling": config["sampling"], "budgets": config["budgets"], "seed": config["seed"]})
 # Jobs that need a GPU ask for one: on a machine they come one after the other (profiles/default), a cluster gives each its own.
 GPUS = int(likely_device(config["sampling"]["device"]) == "cuda")
 HAS_LATEX = shutil.which("latexmk") is not None and shutil.which("pdflatex") is not None

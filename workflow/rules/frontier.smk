@@ -1,10 +1,10 @@
 """Frontier: which configuration is best at which cost, and where the larger model overtakes.
 
-Needs: configurations.csv, cells.parquet, variance_ratio.csv. Makes: frontier.csv, crossovers.csv, frontier_axes.csv, hypervolume.csv,
-dominance.csv, dominance_passes.csv, recommendations.csv, regret.csv, pairs.csv.
+Needs: configurations.csv, cells.parquet, variance_ratio.csv, surface_gradients.csv. Makes: frontier.csv, crossovers.csv,
+frontier_axes.csv, hypervolume.csv, dominance.csv, dominance_passes.csv, recommendations.csv, regret.csv, pairs.csv.
 """
 
-JUDGED = {key: config[key] for key in ("study", "seed", "statistics")} | {"samples": config["sampling"]["samples"]}
+JUDGED = {key: config[key] for key in ("seed", "statistics")} | {"samples": config["sampling"]["samples"]}
 
 
 rule find_frontier:
@@ -39,7 +39,7 @@ rule find_frontier:
         mem_mb=4000,
         runtime=30,
     params:
-        config={key: config[key] for key in ("seed", "statistics")} | {"samples": config["sampling"]["samples"]},
+        config=JUDGED,
         code=code_hash("frontier", "finished", "tables"),
     message:
         "Finding frontier and crossovers"
@@ -71,7 +71,7 @@ rule compare_pairs:
         runtime=10,
     params:
         pairs=config["pairs"],
-        config={key: config[key] for key in ("seed", "statistics")} | {"samples": config["sampling"]["samples"]},
+        config=JUDGED,
         code=code_hash("comparison", "tables"),
     message:
         "Comparing pairs of arms"
@@ -110,7 +110,7 @@ rule find_axes:
         mem_mb=4000,
         runtime=30,
     params:
-        config=JUDGED,
+        config=JUDGED | {"study": STUDY},
         code=code_hash("frontier_axes", "finished", "tables"),
     message:
         "Finding what each axis reaches alone"
@@ -151,7 +151,7 @@ rule find_dominance:
         mem_mb=4000,
         runtime=30,
     params:
-        config=JUDGED,
+        config=JUDGED | {"study": STUDY},
         code=code_hash("dominance", "finished", "tables"),
     message:
         "Finding which axis pays most"
@@ -189,7 +189,7 @@ rule recommend_cells:
         mem_mb=4000,
         runtime=30,
     params:
-        config=JUDGED,
+        config=JUDGED | {"study": STUDY},
         code=code_hash("recommendations", "tables"),
     message:
         "Recommending cells for budgets"

@@ -1,6 +1,6 @@
 """Figures of the laws, where a study has calibration problems.
 
-Needs: laws.csv and its tables. Makes: figures/{votes,coverage,alpha,surface}.{pdf,png,csv}.
+Needs: laws.csv and its tables, configurations.csv. Makes: figures/{votes,coverage,alpha,surface}.{pdf,png,csv}.
 """
 
 

@@ -1,7 +1,7 @@
 """Laws: what a study's own cells say about votes, coverage, bits, budgets and the surface, and the ladder's training-time laws.
 
-Needs: grades, models, problems.parquet, configurations.csv, cells.parquet; of ladder studies the training logs. Makes: laws.csv, laws/<law>.json and
-the tables beside them (empty where a study has no calibration problems).
+Needs: grades, models, problems.parquet, configurations.csv, cells.parquet; of ladder studies the training logs. Makes: laws.csv,
+laws/<law>.json and the tables beside them (empty where a study has no calibration problems).
 """
 
 

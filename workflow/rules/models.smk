@@ -3,6 +3,8 @@
 Needs: weights on disk, in the hub's cache, or shipped here. Makes: models/<model>.json.
 """
 
+from flopstat.ladder.sizes import SIZES
+
 
 rule describe_model:
     """Resolve a model and record its size, shape and the sha256 of its weights."""
@@ -21,6 +23,7 @@ rule describe_model:
         runtime=60,
     params:
         entry=lambda wildcards: MODELS[wildcards.model],
+        store="results/checkpoints",
         stored=lambda wildcards: stored_identity(MODELS[wildcards.model]),
         code=code_hash("models"),
     message:
@@ -32,7 +35,7 @@ rule describe_model:
 rule ladder_weights:
     """Train the ladder anew (hours; not part of the default run)."""
     input:
-        expand("results/ladder-training/{size}/model.safetensors", size=["ladder-30k", "ladder-160k", "ladder-900k", "ladder-3m"]),
+        weights=expand("results/ladder-training/{size}/model.safetensors", size=SIZES),
     localrule: True
 
 

@@ -28,12 +28,13 @@ rule draw_pilots:
         cards=lambda wildcards, input: [f"--card {card}" for card in input.cards],
         results=subpath(input.problems, parent=True),
         chains=config["plan"]["pilot_chains"],
-        settings=json.dumps({"sampling": config["sampling"], "budgets": config["budgets"], "seed": config["seed"]}),
+        settings=DRAWING,
+        pools=POOLS,
     message:
         "Drawing the pilot of every arm"
     shell:
         "OMP_NUM_THREADS={threads} flopstat pilot --problems {input.problems} {params.arms} {params.cards} --settings {params.settings:q}"
-        " --chains {params.chains} --store results/pools --out {params.results}/pilot 2> {log}"
+        " --chains {params.chains} --store {params.pools} --out {params.results}/pilot 2> {log}"
 
 
 rule write_plan:

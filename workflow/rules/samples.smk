@@ -1,7 +1,6 @@
 """Samples: draw what the pools lack.
 
-Needs: problems.parquet, models/<model>.json, pilot and plan. Makes: samples/<arm>/<shard>.parquet, views of results/pools/, which is no rule's output and outlives
-every rerun.
+Needs: problems.parquet, models/<model>.json, pilot and plan. Makes: samples/<arm>/<shard>.parquet, views of results/pools/.
 """
 
 
@@ -30,10 +29,11 @@ rule draw_samples:
         runtime=720,
         gpu=GPUS,
     params:
-        settings=json.dumps({"sampling": config["sampling"], "budgets": config["budgets"], "seed": config["seed"]}),
+        settings=DRAWING,
+        pools=POOLS,
     message:
         "Sampling {wildcards.model} at {wildcards.precision}, shard {wildcards.shard}"
     shell:
         "OMP_NUM_THREADS={threads} flopstat sample --problems {input.problems} --card {input.card}"
-        " --precision {wildcards.precision} --settings {params.settings:q} --shard {wildcards.shard} --store results/pools"
+        " --precision {wildcards.precision} --settings {params.settings:q} --shard {wildcards.shard} --store {params.pools}"
         " --out {output.view} --summary {output.summary} 2> {log}"

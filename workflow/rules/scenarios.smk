@@ -1,6 +1,7 @@
 """Scenarios: what the study would cost under the changes that its config names, without new samples.
 
-Needs: grades, models and calibration of the sampled arms, configurations.csv, cells.parquet, crossovers.csv.
+Needs: grades, models and calibration of the sampled arms, problems.parquet, configurations.csv, cells.parquet, crossovers.csv,
+calibration.csv, tables of prices and hardware.
 Makes: scenarios.csv, scenario_crossovers.csv, figures/scenarios.{pdf,png,csv}.
 """
 
@@ -14,7 +15,7 @@ rule redraw_scenarios:
         problems=f"{RESULTS}/problems.parquet",
         configurations=f"{RESULTS}/configurations.csv",
         per_problem=f"{RESULTS}/cells.parquet",
-        prices=str(study_config.price_table(config)) if config["costs"]["price_device"] else [],
+        prices=PRICES,
         hardware=str(HARDWARE) if any(scenario["device"] for scenario in config["scenarios"]) else [],
     output:
         scenarios=f"{RESULTS}/scenarios.csv",
@@ -36,7 +37,7 @@ rule redraw_scenarios:
         runtime=30,
     params:
         config={key: config[key] for key in ("seed", "budgets", "statistics", "costs", "calibration", "scenarios")}
-        | {"samples": config["sampling"]["samples"], "kv_bits": DTYPE_BITS[config["sampling"]["compute_dtype"]]},
+        | {"samples": config["sampling"]["samples"], "kv_bits": KV_BITS},
         arms=ARMS,
         drawn=DRAWN_ARMS,
         code=code_hash("redrawing", "facts", "tables"),

@@ -1,7 +1,7 @@
 """Streams: what votes cost in FLOP per right answer, waiting time and throughput, for every number of streams.
 
-Needs: grades, models and calibration of the sampled arms. Makes: cost_per_correct.csv, latency_by_streams.csv,
-figures/{cost_per_correct,latency_by_streams}.{pdf,png,csv}.
+Needs: grades, models and calibration of the sampled arms, problems.parquet, calibration.csv. Makes: cost_per_correct.csv,
+latency_by_streams.csv, figures/{cost_per_correct,latency_by_streams}.{pdf,png,csv}.
 """
 
 
@@ -58,8 +58,7 @@ rule plot_streams:
     params:
         title=TITLE,
         references=FIRST_PRECISIONS,
-        config={key: config[key] for key in ("seed", "budgets", "statistics", "costs")}
-        | {"kv_bits": DTYPE_BITS[config["sampling"]["compute_dtype"]]},
+        config={key: config[key] for key in ("seed", "budgets", "statistics", "costs")} | {"kv_bits": KV_BITS},
         drawn=DRAWN_ARMS,
         code=code_hash("stream_figures", "streams", "facts", "devices", "tables"),
     message:

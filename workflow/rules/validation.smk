@@ -4,7 +4,7 @@ Needs: problems.parquet, cells.parquet, models, grades of every model's referenc
 Its chains are kept in results/pools/, so an interrupted check goes on where it was.
 """
 
-REFERENCES = [f"{model['name']}@{model['precisions'][0]}" for model in config["models"] if model["name"] in DRAWN]
+REFERENCES = [f"{name}@{FIRST_PRECISIONS[name]}" for name in DRAWN]
 
 
 rule validate_cells:
@@ -37,7 +37,7 @@ rule validate_cells:
     params:
         config={key: config[key] for key in ("study", "seed", "budgets", "sampling", "grader", "statistics")},
         arms=REFERENCES,
-        store="results/pools",
+        store=POOLS,
         code=code_hash("validation", "tables"),
     message:
         "Validating cells one by one"
