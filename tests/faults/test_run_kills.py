@@ -16,6 +16,7 @@ import psutil
 import pyarrow.parquet as pq
 import yaml
 
+from flopstat import stored
 from flopstat.pool import Pool
 from flopstat.recovery import VARIABLE
 
@@ -54,7 +55,7 @@ class Work:
 
     folder: Path
     study: dict = field(default_factory=lambda: STUDY)
-    tables: tuple[str, ...] = TABLES
+    tables: tuple[str, ...] = TABLES  # that are asked for; none: everything, figures and paper too
 
     def __post_init__(self):
         self.folder.mkdir()
@@ -99,8 +100,10 @@ class Work:
             shutil.rmtree(path, ignore_errors=True)
 
     def values(self):
-        """Bytes of all tables but those of times, tokens of each arm, and the ids of all samples."""
+        """Bytes of all tables and figures' data but those of times, which pictures and pages are there, and the ids of all samples."""
         out = {path.name: path.read_bytes() for path in self.results.glob("*.csv") if path.name not in TIMED}
+        out |= {f"figures/{path.name}": path.read_bytes() for path in self.results.glob("figures/*.csv") if path.name not in TIMED}
+        out["drawn"] = sorted(path.name for folder in ("figures", "paper") for path in (self.results / folder).glob("*.p*"))
         for path in sorted(self.results.glob("samples/*/*.parquet")):
             out[str(path.relative_to(self.results))] = str(pq.read_table(path).to_pydict())
         return out
@@ -118,6 +121,7 @@ class Work:
         """Stages of the run that are done, for the count of where it was killed."""
         stages = {"problems": "problems.parquet", "calibration": "calibration.csv", "pilot": "plan.csv", "samples": "samples/*/*.parquet"}
         stages |= {"grades": "grades/*.parquet", "cells": "configurations.csv", "laws": "laws.csv"}
+        stages |= {"figures": "figures/accuracy.png", "paper's numbers": "paper/checked.txt"}
         return [name for name, pattern in stages.items() if any(self.results.glob(pattern))]
 
 
@@ -168,6 +172,7 @@ def kill_and_rerun(work: Work, undisturbed: dict, kills: int, longest: float, rn
     assert "Traceback" not in said, f"{history}\n{said[-3000:]}"
     assert work.chains() >= chains, history
     assert work.values() == undisturbed, history
+    assert [path for path in work.results.rglob("*") if path.is_file() and not stored.is_whole(path)] == [], history
     assert not of_run(work.folder), history
     return history
 
@@ -180,7 +185,7 @@ def undisturbed_run(work: Work) -> tuple[dict, float]:
 
 
 def test_forty_kills(tmp_path, capsys):
-    work, rng, done = Work(tmp_path / "work"), random.Random(SEED), []
+    work, rng, done = Work(tmp_path / "work", tables=()), random.Random(SEED), []
     values, seconds = undisturbed_run(work)
     begun = time.monotonic()
     while len(done) < KILLS:

@@ -241,6 +241,8 @@ def test_only_a_needed_field_ends_an_import(tmp_path, kind, missing):
         (ROW | {"sample": 1, "n_tokens": 1e300}, "in.jsonl:2: n_tokens"),
         (ROW | {"sample": 1, "n_params": True}, "in.jsonl:2: n_params"),
         (ROW | {"sample": 1, "mean_logprob": float("inf")}, "in.jsonl:2: mean_logprob"),
+        (ROW | {"sample": 1, "mean_logprob": 10**400}, "in.jsonl:2: mean_logprob"),  # found by fuzzing: too large for a float
+        (ROW | {"sample": 1, "token_ids": [10**400]}, "in.jsonl:2: token_ids"),
         (ROW | {"sample": 1, "token_ids": ["1"]}, "in.jsonl:2: token_ids"),
         (ROW | {"sample": 1, "finish_reason": 3}, "in.jsonl:2: finish_reason"),
         (ROW | {"sample": "1"}, "in.jsonl:2: sample"),
@@ -355,6 +357,13 @@ def test_zstandard_bombs_are_refused_as_well(tmp_path, monkeypatch):
     path.write_bytes(bytes(data))
     with pytest.raises(InputError, match=r"bomb\.eval!samples/0_epoch_1\.json: more than \d+ bytes"):
         import_samples("inspect", path, tmp_path / "s.parquet")
+
+
+def test_a_logprob_too_large_for_a_float_is_unknown(tmp_path):
+    """JSON has integers of any size."""
+    choice = {"message": {"content": "A: 5"}, "stop_reason": "stop", "logprobs": {"content": [{"logprob": -(10**400)}]}}
+    _, table = run("inspect", inspect_log(tmp_path / "l.eval", {"output": {"choices": [choice]}}), tmp_path / "s.parquet")
+    assert table["mean_logprob"].isna().all()
 
 
 def test_lighteval_model_is_read_from_the_folders(tmp_path):

@@ -15,6 +15,7 @@ from flopstat.errors import InputError
 from flopstat.importers.reading import (
     MAX_DOCUMENT,
     MAX_HEADER,
+    MAX_INTEGER,
     Account,
     Item,
     document,
@@ -219,7 +220,7 @@ def _logprob(choice: dict[str, Any], where: str) -> dict[str, float]:
     logprobs = choice.get("logprobs")
     content = logprobs.get("content") if isinstance(logprobs, dict) else None
     values = [entry.get("logprob") if isinstance(entry, dict) else None for entry in content] if isinstance(content, list) else []
-    numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool) and abs(v) <= MAX_INTEGER]
     return {"mean_logprob": sum(numbers) / len(numbers)} if numbers and len(numbers) == len(values) else {}
 
 

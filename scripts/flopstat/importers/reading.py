@@ -198,7 +198,7 @@ def number(value: Any, where: str, name: str) -> float | None:
     """A finite number, None where unknown."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or abs(value) > MAX_INTEGER:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MAX_INTEGER:
         raise InputError(f"{where}: {name} is {str(value)[:50]!r}, a finite number is wanted; correct it or leave it out")
     return float(value)
 
