@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ def _device(path: Path, as_of: str, name: str, entry: Any) -> Device:
         raise InputError(f"{path}: devices.{name}: exactly {', '.join(sorted(wanted))} are wanted")
     for key in _NUMBERS:
         value = entry[key]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1e12:
             raise InputError(f"{path}: devices.{name}.{key} is {value!r}; a positive number is wanted")
     return Device(
         name=name,

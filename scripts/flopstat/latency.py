@@ -221,7 +221,7 @@ class Latency:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def points_of(rows: Iterable[dict[str, Any]]) -> list[Point]:

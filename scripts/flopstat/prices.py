@@ -90,7 +90,7 @@ class Prices:
 
 def _price(entry: Any, key: str, where: str) -> float:
     value = entry.get(key) if isinstance(entry, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1e12:
         raise InputError(f"{where}: {key} is {value!r}; a positive number of US$ is wanted")
     if not entry.get("source"):
         raise InputError(f"{where}: has no source; say where the price stands")

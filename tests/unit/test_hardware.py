@@ -46,6 +46,7 @@ def test_an_unknown_device_lists_the_known_ones_and_case_does_not_matter():
         (f"as_of: 2026-01-02\ndevices: {{X: {GOOD.replace('100', '-3')}}}", r"bandwidth_gb_s is -3"),
         (f"as_of: 2026-01-02\ndevices: {{X: {GOOD.replace('8', 'yes')}}}", r"memory_gib is True"),
         (f"as_of: 2026-01-02\ndevices: {{X: {GOOD.replace('8', '.inf')}}}", r"memory_gib is inf"),
+        (f"as_of: 2026-01-02\ndevices: {{X: {GOOD.replace('8', '1' + '0' * 400)}}}", r"memory_gib is 10"),  # too large for a float
     ],
 )
 def test_a_broken_table_is_refused(tmp_path, text, message):
