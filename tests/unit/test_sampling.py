@@ -101,6 +101,21 @@ def test_pools_do_not_depend_on_shards_or_batches(tmp_path, chosen, shipped):
     assert all(table.equals(first) for table in pools.values())
 
 
+def test_pools_do_not_depend_on_threads(tmp_path, chosen, shipped):
+    import torch
+
+    before, views = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            arm = arm_of(shipped("ladder-160k"), tmp_path / str(threads), compute_dtype="float64", T=[20])
+            draw_samples(chosen, arm)
+            views.append(view(arm, chosen, tmp_path / "view.parquet").select(["problem_key", "sample", "finish_reason", "ids"]))
+    finally:
+        torch.set_num_threads(before)
+    assert all(table.equals(views[0]) for table in views)
+
+
 def test_pool_key_holds_what_changes_tokens(shipped):
     a, b = shipped("ladder-30k"), shipped("ladder-160k")
 
