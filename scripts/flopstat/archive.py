@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from flopstat import bundle, config, stored, tables
+from flopstat import bundle, config, origin, stored, tables
 from flopstat.columns import TABLES
 from flopstat.crate import METADATA, crate
 from flopstat.errors import InputError
@@ -178,6 +178,7 @@ def restore(path: Path, results: Path, wanted: config.Config | None = None) -> c
                 raise InputError(f"{path}: holds no {name}; take the models and precisions that it has")
         for model in chosen["models"]:
             _check_model(folder, model, path)
+        origin.note(results, stored.digest(path))
         for name, place in places.items():
             place.parent.mkdir(parents=True, exist_ok=True)
             if name.startswith("models/"):

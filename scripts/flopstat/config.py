@@ -86,6 +86,8 @@ def _refuse_what_acts(value: Any, where: str) -> None:
 
 
 IMPORT_ONLY = ("log_model", "n_params", "tokens_per_solution", "external_samples")
+# Folders below results/ that all studies share.
+SHARED = ("archives", "calibrations", "checkpoints", "ladder-training", "pools", "rehearsal")
 MAX_SHARDS = 10_000  # of an arm: Snakemake plans a job for each
 UNKNOWN = "unknown"  # precision of samples whose log does not hold it
 
@@ -147,6 +149,8 @@ def _check_archive(archive: Config | None) -> None:
 
 def _cross_check(config: Config) -> None:
     """What a schema cannot say. Each message names the key and the remedy."""
+    if config["study"] in SHARED:
+        raise InputError(f"study: results/{config['study']}/ is a folder that all studies share; choose another name")
     _check_archive(config["archive"])
     dataset, budgets = config["dataset"], config["budgets"]
     for source, keys in {"local": ["path"], "hub": ["repo", "revision"], "import": ["path"]}.items():

@@ -142,3 +142,38 @@ def test_no_secret_of_the_environment_lands_in_any_file_or_message(finished, tmp
         assert [str(p) for p in inside if any(s in p.read_bytes() for s in secrets)] == []
         # Nor where the files lay on the machine that made it.
         assert [str(p) for p in inside if str(finished).encode() in p.read_bytes()] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dry", [["-n"], []], ids=["dry run", "run"])
+def test_an_archive_switched_on_in_a_finished_study_is_refused_and_nothing_changes(finished, dry):
+    results = finished / "results" / "tiny"
+    before = {p: p.read_bytes() for p in results.rglob("*") if p.is_file()}
+    other = TINY | {"archive": {"path": "workflow/resources/ladder.tar.zst"}}
+    (finished / "other.yaml").write_text(yaml.safe_dump(other), encoding="utf-8")
+    done = snakemake(finished, *dry, "--configfile", "other.yaml", "--", "results/tiny/grades/ladder-30k@fp32.parquet")
+    assert done.returncode == 2
+    assert "flopstat: archive: what results/tiny holds did not come from an archive, and the config names one" in done.stderr
+    assert {p: p.read_bytes() for p in results.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.slow
+def test_a_restored_study_is_not_mixed_with_samples_drawn_here_or_of_another_archive(finished, tmp_path):
+    folder = copied(tmp_path / "mixed")
+    shutil.copy(finished / "tiny.tar.zst", folder / "tiny.tar.zst")
+    target = ["--", "results/tiny/grades/ladder-30k@fp32.parquet"]
+
+    def asked(archive: dict[str, str] | None, *arguments: str) -> str:
+        (folder / "study.yaml").write_text(yaml.safe_dump(TINY | {"archive": archive}), encoding="utf-8")
+        done = snakemake(folder, "--configfile", "study.yaml", *arguments, *target)
+        return f"{done.returncode}: {done.stdout}{done.stderr}"
+
+    assert asked({"path": "tiny.tar.zst"}).startswith("0: ")
+    assert asked({"path": "tiny.tar.zst"}, "-n").startswith("0: ")
+    assert "and the config names none" in asked(None)
+    assert "and that is another one" in asked({"path": "workflow/resources/ladder.tar.zst"})
+    (folder / "results" / "tiny" / "archive.json").unlink()
+    (folder / "results" / "tiny" / "problems.parquet").unlink()  # as a kill in Snakemake's own clearing leaves it
+    said = asked({"path": "tiny.tar.zst"})
+    assert said.startswith("0: ")
+    assert "Restoring the archive" in said

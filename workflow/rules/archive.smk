@@ -1,6 +1,7 @@
 """Archive: problems, cards, calibration, pilots and samples of a finished study, in place of making them. No model, no GPU, no torch.
 
-Needs: the archive that the config names. Makes: what the rules named in `ruleorder` make otherwise, and tokenizers/<model>/tokenizer.json.
+Needs: the archive that the config names. Makes: what the rules named in `ruleorder` make otherwise, tokenizers/<model>/tokenizer.json, and archive.json:
+which archive it was. A folder that holds anything else is refused (`flopstat.origin`).
 """
 
 if config["archive"]:
@@ -27,6 +28,7 @@ if config["archive"]:
             pilots=expand(f"{RESULTS}/pilot/{{arm}}.json", arm=DRAWN_ARMS),
             views=expand(f"{RESULTS}/samples/{{arm}}/{{shard}}.parquet", arm=DRAWN_ARMS, shard=SHARDS),
             summaries=expand(f"{RESULTS}/samples/{{arm}}/{{shard}}.json", arm=DRAWN_ARMS, shard=SHARDS),
+            note=f"{RESULTS}/archive.json",  # the last that a rerun removes, and the first that it writes
         log:
             f"{RESULTS}/logs/restore_archive.log",
         benchmark:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from flopstat import config as study_config
+from flopstat import origin
 from flopstat.config import one_of
 from flopstat.costs import COST_NAMES, COSTS, DTYPE_BITS, certain_costs
 from flopstat.errors import InputError, printable
@@ -23,6 +24,8 @@ try:
     config = study_config.resolve(config)
     check_models(config)
     check_scenarios(config)
+    if workflow.is_main_process:  # jobs are parsed while files come and go
+        origin.check(config["archive"], Path("results") / config["study"])
 except InputError as error:
     print(f"flopstat: {printable(str(error))}", file=sys.stderr)
     sys.exit(2)
