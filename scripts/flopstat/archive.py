@@ -22,12 +22,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from flopstat import bundle, config, origin, stored, tables
-from flopstat.columns import TABLES
+from flopstat import bundle, config, origin, provenance, stored, tables
+from flopstat.archive_checks import check_content
 from flopstat.crate import METADATA, crate
 from flopstat.errors import InputError
-from flopstat.models import ImportedCard, ModelCard, checkpoint, read_card
-from flopstat.pilot import Pilot
+from flopstat.models import ImportedCard, ModelCard, checkpoint, read_card, verify_tokenizer
 from flopstat.reality import read_jobs
 from flopstat.scores import PER_TOKEN, summed
 from flopstat.strategies import SCORES
@@ -36,8 +35,6 @@ from flopstat.strategies import SCORES
 SPEED_KEYS = ("device", "offload", "device_memory", "batch_rows", "shard_problems")
 SHARD = "000"  # an archived arm is one shard
 LEVEL = 19  # of zstd inside the parquet files: a third smaller than the default, seconds for a study
-MAX_ROWS = 100_000_000
-MAX_VALUES = 10_000_000_000
 
 
 def pack_study(study: Path, out: Path, per_token: bool = False) -> str:
@@ -53,7 +50,7 @@ def pack_study(study: Path, out: Path, per_token: bool = False) -> str:
     Raises
     ------
     InputError
-        If the study is not finished, or its tables are not those that run.json was written for.
+        If the study is not finished, its tables are not those that run.json was written for, or a file of it is damaged.
     """
     record = _record(study)
     merged = config.resolve(record["config"])
@@ -62,7 +59,9 @@ def pack_study(study: Path, out: Path, per_token: bool = False) -> str:
         files = _stage(study, merged, staging, per_token)
         about: dict[str, Any] = {"flopstat": importlib.metadata.version("flopstat"), "study": merged["study"], "per_token": per_token}
         about["T"] = merged["budgets"]["T"]
-        described = crate(files, merged["title"] or merged["study"], record["revision"])
+        # Studies that were run before the day stood in run.json have the day that their commit has here.
+        published = str(record.get("revision_date") or provenance.revision_date(record["revision"]))
+        described = crate(files, merged["title"] or merged["study"], published)
         files[METADATA] = _written(staging / METADATA, described)
         bundle.pack(files, about, out)
     finally:
@@ -76,6 +75,8 @@ def _record(study: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{study}: no run.json; run the study first (`make run`)")
     record = stored.read_json(path)
+    if not all(isinstance(record.get(key), kind) for key, kind in {"config": dict, "revision": str, "sha256": dict}.items()):
+        raise InputError(f"{path}: not the record of a run; run the study again (`make run`)")
     for name, sha256 in record["sha256"].items():
         table = study / name
         if not table.is_file() or stored.digest(table) != sha256:
@@ -102,6 +103,8 @@ def _stage(study: Path, merged: config.Config, staging: Path, per_token: bool) -
         # Without the folder that it lay in here: nobody else has it, and its name may tell who made the archive.
         files[f"models/{name}.json"] = _written(staging / "models" / f"{name}.json", _moved(card, f"tokenizers/{name}").to_json())
         files[f"tokenizers/{name}.json"] = checkpoint(card) / "tokenizer.json"
+        if merged["archive"] is None and files[f"tokenizers/{name}.json"].is_file():  # a restored one is a part of what was hashed
+            verify_tokenizer(card)
         for precision in model["precisions"]:
             arm = f"{name}@{precision}"
             files[f"calibration/{arm}.json"] = study / "calibration" / f"{arm}.json"
@@ -114,6 +117,7 @@ def _stage(study: Path, merged: config.Config, staging: Path, per_token: bool) -
     for name, path in files.items():
         if not path.is_file():
             raise InputError(f"{path}: no such file, so {name} can't be archived; run the study again (`make run`)")
+        stored.check(path)
     return files
 
 
@@ -176,8 +180,10 @@ def restore(path: Path, results: Path, wanted: config.Config | None = None) -> c
         for name in places:
             if name not in manifest["files"]:
                 raise InputError(f"{path}: holds no {name}; take the models and precisions that it has")
-        for model in chosen["models"]:
-            _check_model(folder, model, path)
+        unknown = sorted(manifest["files"].keys() - _places(archived, results).keys() - {"run.json", METADATA})
+        if unknown:
+            raise InputError(f"{path}: holds {unknown[0]}, which belongs to no model of its config; archive the study again")
+        check_content(folder, manifest, archived, chosen, path)
         origin.note(results, stored.digest(path))
         for name, place in places.items():
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -252,72 +258,6 @@ def _same(where: str, archived: Any, wanted: Any, free: tuple[str, ...] = ()) ->
             _same(f"{where}.{key}", archived[key], wanted[key])
     elif archived != wanted:
         raise InputError(f"{where}: the archive's samples were drawn with {archived!r}, not {wanted!r}; set it so, or run without archive")
-
-
-def _check_model(folder: Path, model: dict[str, Any], path: Path) -> None:
-    """A model's card, samples and calibrations have the form that the rules trust in."""
-    name = model["name"]
-    try:
-        card = read_card(folder / "models" / f"{name}.json")
-    except (ValueError, RecursionError, KeyError, TypeError):
-        raise InputError(f"{path}: models/{name}.json is no model card; archive the study again") from None
-    if card.name != name or isinstance(card, ImportedCard) != (model["source"] == "import"):
-        raise InputError(f"{path}: models/{name}.json is the card of another model; archive the study again")
-    if isinstance(card, ImportedCard):
-        tables.read("imported", folder / "imported" / f"{name}.parquet")
-        return
-    for precision in model["precisions"]:
-        arm = f"{name}@{precision}"
-        check_samples(folder / "samples" / f"{arm}.parquet", card.vocab_size)
-        _check_measured(folder, arm, path)
-
-
-def _check_measured(folder: Path, arm: str, path: Path) -> None:
-    """An arm's pilot and what drawing its samples took have the form that the plan and its comparison read."""
-    try:
-        fine = isinstance(Pilot.read(folder / "pilot" / f"{arm}.json").rate, dict)
-    except (ValueError, RecursionError, OverflowError):
-        fine = False
-    if not fine:
-        raise InputError(f"{path}: pilot/{arm}.json is no pilot; archive the study again")
-    try:
-        read_jobs([folder / "samples" / f"{arm}.json"])
-    except InputError:
-        raise InputError(f"{path}: samples/{arm}.json does not say what drawing took; archive the study again") from None
-
-
-def check_samples(path: Path, vocabulary: int) -> None:
-    """Make sure that archived samples have the columns and values that grading reads, before much memory is spent on them.
-
-    Raises
-    ------
-    InputError
-        For another schema, more rows than a study can have, ids outside the vocabulary, or lengths that do not belong together.
-    """
-    where = f"{path.parent.name}/{path.name}"
-    try:
-        file = pq.ParquetFile(path)
-        footer = file.metadata
-        groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
-        values = sum(group.column(i).num_values for group in groups for i in range(footer.num_columns))
-        if footer.num_rows > MAX_ROWS or values > MAX_VALUES:
-            raise InputError(f"{where}: {footer.num_rows} rows with {values} values, more than any study has; archive the study again")
-        table = file.read()
-        table.validate(full=True)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{where}: not a parquet file ({' '.join(str(error).split())[:100]}); archive the study again") from None
-    lists = {name: pa.float32() for name in PER_TOKEN} if "logprob" in table.column_names else {name: pa.float64() for name in SCORES}
-    lists["ids"] = pa.int32()
-    wrong = [name for name, dtype in lists.items() if name not in table.column_names or table.schema.field(name).type != pa.list_(dtype)]
-    if wrong:
-        raise InputError(f"{where}: column {wrong[0]} is missing or of another type; archive the study again")
-    tables.accept(table.select([c for c in TABLES["samples"] if c in table.column_names]).to_pandas(), "samples", where)
-    ids = table["ids"].combine_chunks()
-    if ids.null_count or ids.flatten().null_count or ids.value_lengths().to_numpy().tolist() != table["n_tokens"].to_pylist():
-        raise InputError(f"{where}: n_tokens is not the number of ids; archive the study again")
-    flat = ids.flatten().to_numpy()
-    if len(flat) and (flat.min() < 0 or flat.max() >= vocabulary):
-        raise InputError(f"{where}: ids outside 0 to {vocabulary - 1}; archive the study again")
 
 
 def restore_folder(path: Path, out: Path, study: str | None = None) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flopstat import provenance
+from flopstat.stored import digest
 
 METADATA = "ro-crate-metadata.json"
 FORMATS = {".json": "application/json", ".parquet": "application/vnd.apache.parquet", ".csv": "text/csv"}
@@ -24,8 +24,8 @@ MEANINGS = {
 }
 
 
-def crate(files: Mapping[str, Path], title: str, revision: str) -> str:
-    """The text of ro-crate-metadata.json. The date is that of the revision, so that the same study gives the same bytes."""
+def crate(files: Mapping[str, Path], title: str, published: str) -> str:
+    """The text of ro-crate-metadata.json; `published` is a day that belongs to the study, so that it gives the same bytes anywhere."""
     entities: list[dict[str, Any]] = [
         {
             "@id": METADATA,
@@ -38,7 +38,7 @@ def crate(files: Mapping[str, Path], title: str, revision: str) -> str:
             "@type": "Dataset",
             "name": title,
             "description": "Samples, problems, calibration and config of a flopstat study, of which tables, figures and paper are made.",
-            "datePublished": provenance.revision_date(revision),
+            "datePublished": published,
             "mainEntity": {"@id": "run.json"},
             "hasPart": [{"@id": name} for name in sorted(files)],
             "license": {"@id": "#license"},
@@ -54,7 +54,8 @@ def crate(files: Mapping[str, Path], title: str, revision: str) -> str:
         kind = FORMATS[Path(name).suffix]
         entities.append(
             {"@id": name, "@type": "File", "name": name, "description": meaning, "encodingFormat": kind}
-            | {"contentSize": str(path.stat().st_size)}
+            | {"contentSize": str(path.stat().st_size), "sha256": digest(path)}
         )
-    graph = {"@context": "https://w3id.org/ro/crate/1.1/context", "@graph": entities}
+    context = ["https://w3id.org/ro/crate/1.1/context", {"sha256": "http://schema.org/sha256"}]  # younger than version 1.1
+    graph = {"@context": context, "@graph": entities}
     return json.dumps(graph, indent=1, ensure_ascii=False) + "\n"

@@ -110,13 +110,24 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
+# Where a zero says that there is none of it.
+_MAY_BE_ZERO = {f.name for f in fields(Shape) if f.default == 0} | {"n_params_non_embedding", "dropped", "unknown"}
+
+
+def _in_range(name: str, value: Any) -> bool:
+    """Whether a number of a card can be: what is counted is there, and a table's columns hold it."""
+    if isinstance(value, dict):
+        return all(type(n) is int and _in_range(name, n) for n in value.values())
+    return isinstance(value, str | bool | None) or (name not in _MAY_BE_ZERO) <= value < 1 << 63
+
+
 def read_card(path: Path) -> Card:
     """Card of a model or of an imported pool.
 
     Raises
     ------
     InputError
-        If there is none, or a value is missing, unknown or of another type.
+        If there is none, or a value is missing, unknown, of another type, or out of range.
     """
     values = read_json(path, "model card")
     try:
@@ -124,6 +135,8 @@ def read_card(path: Path) -> Card:
         card = kind(**values)
         if not all(type(getattr(card, f.name)) in _TYPES[str(f.type)] for f in fields(card)):
             raise ValueError("a value of another type")
+        if not all(_in_range(f.name, getattr(card, f.name)) for f in fields(card)):
+            raise ValueError("a number out of range")
     except (ValueError, TypeError, KeyError):
         raise InputError(f"{path}: not a model card; make it again with `snakemake {path}`") from None
     return card
@@ -284,7 +297,7 @@ def describe(entry: dict[str, Any], store: Path) -> ModelCard:
         path=str(folder.relative_to(ROOT)) if folder.is_relative_to(ROOT) else str(folder),
         stored=stored,
         weights_sha256=sha256_of_files(files),
-        tokenizer_sha256=sha256_of_files([p for p in folder.iterdir() if _TOKENIZER.fullmatch(p.name)]),
+        tokenizer_sha256=_tokenizer_hash(folder),
         architecture=architecture,
         n_params_non_embedding=sum(_product(s) for n, s in shapes.items() if not _EMBEDDING.search(n)),
         context=context,
@@ -309,6 +322,23 @@ def verify_weights(card: ModelCard) -> None:
     folder = checkpoint(card)
     if sha256_of_files(sorted(folder.glob("*.safetensors"))) != card.weights_sha256:
         raise InputError(f"{folder}: the weights of {card.name} changed since it was described; run again")
+
+
+def verify_tokenizer(card: ModelCard) -> None:
+    """Make sure that a checkpoint's tokenizer is the one that was described.
+
+    Raises
+    ------
+    InputError
+        If one of its files is missing, new or different.
+    """
+    folder = checkpoint(card)
+    if _tokenizer_hash(folder) != card.tokenizer_sha256:
+        raise InputError(f"{folder}: the tokenizer of {card.name} changed since it was described; run again")
+
+
+def _tokenizer_hash(folder: Path) -> str:
+    return sha256_of_files([p for p in folder.iterdir() if _TOKENIZER.fullmatch(p.name)])
 
 
 def device_present(device: str) -> bool:

@@ -15,6 +15,7 @@ from flopstat import stored
 from flopstat.errors import InputError
 
 NOTE = "archive.json"
+HELD = ("problems.parquet", "samples/*/*.parquet", "imported/*.parquet")  # what either way makes
 
 
 def note(results: Path, sha256: str) -> None:
@@ -38,7 +39,7 @@ def check(archive: Mapping[str, Any] | None, results: Path) -> None:
         If it holds samples that were drawn, or came from another archive, or came from one and the config names none.
     """
     noted = stored.read_json(results / NOTE, "note of an archive").get("sha256") if (results / NOTE).is_file() else None
-    if noted is None and not (results / "problems.parquet").is_file():
+    if noted is None and not any(path for pattern in HELD for path in results.glob(pattern)):
         return
     if archive is None:
         wanted = None

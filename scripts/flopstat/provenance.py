@@ -136,10 +136,12 @@ def record(config: dict[str, Any], tables: dict[str, Path], calibrations: list[d
     """The text of run.json: merged config, versions, revision, hardware, hashes of the tables."""
     fingerprints = [dict(c["identity"]["fingerprint"]) for c in calibrations]
     unique = [f for i, f in enumerate(fingerprints) if f not in fingerprints[:i]]
+    revision = _git("rev-parse", "HEAD") or "unknown"
     out = {
         "config": config,
         "versions": {name: _version(name) for name in VERSIONS} | {"python": platform.python_version()},
-        "revision": _git("rev-parse", "HEAD") or "unknown",
+        "revision": revision,
+        "revision_date": revision_date(revision),  # here, where the commit is known
         "modified": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "hardware": unique,
         "sha256": {name: digest(path) for name, path in sorted(tables.items())},

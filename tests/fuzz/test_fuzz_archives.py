@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopstat import archive, bundle, config, models, problems, tables
+from flopstat.crate import METADATA, crate
 from flopstat.engine import Chain
 from flopstat.errors import InputError
 from flopstat.pool import _batch
@@ -109,7 +110,9 @@ def study(tmp_path_factory) -> Path:
     card = models.describe({"name": "ladder-30k", "source": "ladder"}, folder)
     (folder / "models" / "ladder-30k.json").write_text(card.to_json())
     (folder / "tokenizers" / "ladder-30k.json").write_bytes((models.checkpoint(card) / "tokenizer.json").read_bytes())
-    (folder / "calibration" / "ladder-30k@fp32.json").write_text("{}")
+    shipped = tmp_path_factory.mktemp("shipped")
+    bundle.unpack(config.ROOT / "workflow" / "resources" / "ladder.tar.zst", shipped)
+    (folder / "calibration" / "ladder-30k@fp32.json").write_bytes((shipped / "calibration" / "ladder-30k@fp32.json").read_bytes())
     counts = {"difficulty": 1, "prompt_tokens": 9, "n_tokens": 5, "answers": 0, "answer_tokens": 0, "answer_prompt": 0}
     pilot = {"key": {}, "pool": "none", "T": 16, "chains": [{"problem_id": "p"} | counts], "rate": {"machine": "none"}}
     (folder / "pilot" / "ladder-30k@fp32.json").write_text(json.dumps(pilot))
@@ -125,6 +128,8 @@ def study(tmp_path_factory) -> Path:
         summed(pa.Table.from_batches([_batch(drawn)]), [4, 16]), folder / "samples" / "ladder-30k@fp32.parquet", compression="none"
     )
     (folder / "run.json").write_text(json.dumps({"config": merged}))
+    names = [name for name in files_of(folder) if not Path(name).name.startswith(".")]
+    (folder / METADATA).write_text(crate({name: folder / name for name in names}, "packed", "1970-01-01"))
     return folder
 
 

@@ -3,6 +3,9 @@
 import dataclasses
 import hashlib
 import json
+import shutil
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -38,6 +41,12 @@ PILOT = {
 }
 
 
+SHIPPED = config.ROOT / "workflow" / "resources" / "ladder.tar.zst"
+with tempfile.TemporaryDirectory() as _folder:
+    bundle.unpack(SHIPPED, Path(_folder))
+    CALIBRATION = Path(_folder, "calibration", "ladder-30k@fp32.json").read_text()
+
+
 def chains(keys, samples: int, seed: int) -> pa.Table:
     rng = np.random.default_rng(seed)
     out = []
@@ -62,7 +71,7 @@ def study(tmp_path_factory, shipped):
     (folder / "calibration").mkdir()
     (folder / "pilot").mkdir()
     for seed, arm in enumerate(ARMS):
-        (folder / "calibration" / f"{arm}.json").write_text(json.dumps({"rows": [], "seed": seed}))
+        (folder / "calibration" / f"{arm}.json").write_text(CALIBRATION)
         (folder / "pilot" / f"{arm}.json").write_text(json.dumps(PILOT))
         (folder / "samples" / arm).mkdir(parents=True)
         for shard in config.shards(merged):
@@ -133,7 +142,7 @@ def test_an_archive_of_restored_samples_has_the_same_bytes(study, tmp_path, per_
 def test_the_description_is_a_research_object_crate(packed, tmp_path):
     with bundle.unpacked(packed, tmp_path) as (folder, manifest):
         crate = json.loads((folder / "ro-crate-metadata.json").read_text())
-    assert crate["@context"] == "https://w3id.org/ro/crate/1.1/context"
+    assert crate["@context"][0] == "https://w3id.org/ro/crate/1.1/context"
     graph = {entity["@id"]: entity for entity in crate["@graph"]}
     assert graph["ro-crate-metadata.json"]["conformsTo"] == {"@id": "https://w3id.org/ro/crate/1.1"}
     assert graph["ro-crate-metadata.json"]["about"] == {"@id": "./"}
@@ -245,6 +254,58 @@ def test_a_study_that_changed_or_is_not_finished_is_not_archived(study, tmp_path
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("record", [{}, [], {"config": {}, "revision": "unknown", "sha256": []}])
+def test_a_run_json_that_records_nothing_is_refused_in_one_line(tmp_path, record):
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"run.json: not ") as error:
+        archive.pack_study(tmp_path, tmp_path / "x.tar.zst")
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["problems.parquet", f"calibration/{ARMS[0]}.json", f"pilot/{ARMS[1]}.json", "models/ladder-30k.json", "run.json"]
+)
+def test_a_damaged_file_is_not_archived(study, tmp_path, name):
+    folder = shutil.copytree(study, tmp_path / "study")
+    stored.seal(folder / name)
+    data = bytearray((folder / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / name).write_bytes(data)
+    with pytest.raises(InputError, match=rf"{name}: damaged, its bytes are not those that were written"):
+        archive.pack_study(folder, tmp_path / "x.tar.zst")
+    assert [p.name for p in tmp_path.iterdir()] == ["study"]
+
+
+@pytest.mark.parametrize("restored", [False, True])
+def test_another_tokenizer_than_was_described_is_not_archived(study, packed, tmp_path, restored):
+    folder = shutil.copytree(study, tmp_path / "study")
+    if restored:
+        archive.restore(packed, folder)
+        record = json.loads((folder / "run.json").read_text())
+        record["config"]["archive"] = {"path": str(packed), "url": None, "sha256": None}
+        (folder / "run.json").write_text(json.dumps(record))
+    else:
+        card = read_card(folder / "models" / "ladder-30k.json")
+        shutil.copytree(checkpoint(card), tmp_path / "model")
+        (folder / "models" / "ladder-30k.json").write_text(dataclasses.replace(card, path=str(tmp_path / "model")).to_json())
+    archive.pack_study(folder, tmp_path / "x.tar.zst")
+    tokenizer = folder / "tokenizers" / "ladder-30k" / "tokenizer.json" if restored else tmp_path / "model" / "tokenizer.json"
+    tokenizer.write_bytes(tokenizer.read_bytes() + b"\n")
+    with pytest.raises(InputError, match="damaged" if restored else "the tokenizer of ladder-30k changed since it was described"):
+        archive.pack_study(folder, tmp_path / "x.tar.zst")
+
+
+def test_the_day_of_an_archive_does_not_depend_on_the_clone(study, tmp_path):
+    folder = shutil.copytree(study, tmp_path / "study")
+    record = json.loads((folder / "run.json").read_text()) | {"revision": "0" * 40, "revision_date": "2026-11-01"}
+    (folder / "run.json").write_text(json.dumps(record))
+    archive.pack_study(folder, tmp_path / "x.tar.zst")
+    with bundle.unpacked(tmp_path / "x.tar.zst", tmp_path) as (unpacked, manifest):
+        graph = {e["@id"]: e for e in json.loads((unpacked / "ro-crate-metadata.json").read_text())["@graph"]}
+    assert graph["./"]["datePublished"] == "2026-11-01"
+    assert all(graph[name]["sha256"] == entry["sha256"] for name, entry in manifest["files"].items() if name != "ro-crate-metadata.json")
+
+
 def test_a_source_is_there_and_has_its_hash(packed, tmp_path):
     good = {"path": str(packed), "url": None, "sha256": stored.digest(packed)}
     assert archive.source(good, tmp_path) == packed
@@ -309,6 +370,31 @@ def with_card(**values):
     return change
 
 
+def with_calibration(**values):
+    return with_text(f"calibration/{ARMS[0]}.json", json.dumps(json.loads(CALIBRATION) | values))
+
+
+def with_problems(make):
+    def change(folder):
+        make(pd.read_parquet(folder / "problems.parquet")).to_parquet(folder / "problems.parquet", index=False, compression="zstd")
+
+    return change
+
+
+def with_groups(n, size):
+    """The samples n times over, the last chain of `size` equal ids each time: hundreds of bytes that say they are millions of values."""
+
+    def change(folder):
+        path = folder / "samples" / f"{ARMS[0]}.parquet"
+        rows = pq.read_table(path)
+        ids = pa.array([[5] * k for k in rows["n_tokens"].to_pylist()[:-1]] + [[5] * size], pa.list_(pa.field("element", pa.int32())))
+        with pq.ParquetWriter(path, rows.schema, compression="zstd") as writer:
+            for _ in range(n):
+                writer.write_table(rows.set_column(rows.schema.get_field_index("ids"), rows.schema.field("ids"), ids))
+
+    return change
+
+
 LIES = {
     "ids beyond the vocabulary": (with_ids(lambda n: [99999] * n), "ids outside"),
     "negative ids": (with_ids(lambda n: [-1] * n), "ids outside"),
@@ -337,6 +423,32 @@ LIES = {
     "account of nothing": (
         with_text(f"samples/{ARMS[0]}.json", '{"recorded": {"new_tokens": NaN, "job_seconds": 1, "peak_memory_bytes": 1}}'),
         "does not say what drawing took",
+    ),
+    "no calibration": (with_text(f"calibration/{ARMS[0]}.json", "{}"), "is no calibration"),
+    "calibration that is no JSON": (with_text(f"calibration/{ARMS[0]}.json", "rows: []"), "is no calibration"),
+    "calibration of negative bits": (with_calibration(bits_effective=-1), "is no calibration"),
+    "calibration of a machine without a name": (with_calibration(identity={}), "is no calibration"),
+    "calibration whose points are texts": (with_calibration(held_out=[{"batch": 1}]), "is no calibration"),
+    "calibration of too many rounds": (with_calibration(rows=[{"rounds": [1.0] * 1001}]), "is no calibration"),
+    "no problems": (with_text("problems.parquet", "junk"), "problems.parquet is not the 12 problems"),
+    "problems less": (with_problems(lambda table: table.iloc[1:]), "is not the 12 problems"),
+    "problems without a number for an answer": (with_problems(lambda table: table.assign(gold="x")), "is not the 12 problems"),
+    "problems without messages": (with_problems(lambda table: table.assign(messages="{}")), "is not the 12 problems"),
+    "refusals that are no text": (lambda folder: (folder / "refusals.csv").write_bytes(b"\xff\x00"), "no table of refusals"),
+    "no tokenizer": (with_text("tokenizers/ladder-30k.json", "{"), "is no tokenizer"),
+    "card of fewer than no layers": (with_card(n_layers=-5), "is no model card"),
+    "card of no layers": (with_card(n_layers=0), "is no model card"),
+    "card of more parameters than a number holds": (with_card(n_params=10**400), "is no model card"),
+    "card of endless bits": (with_card(stored_bits=float("inf")), "is no model card"),
+    "a file more": (with_text("evil.py", "import os"), "holds evil.py, which belongs to no model"),
+    "a model more": (with_text("models/evil.json", "{}"), "holds models/evil.json, which belongs to no model"),
+    "without crate": (lambda folder: (folder / "ro-crate-metadata.json").unlink(), "does not describe its files"),
+    "crate that is no JSON": (with_text("ro-crate-metadata.json", "<"), "does not describe its files"),
+    "crate of nothing": (with_text("ro-crate-metadata.json", '{"@graph": [{"@id": "./", "hasPart": []}]}'), "does not describe its files"),
+    "more values than the study has": (with_groups(40, 100_000), "more than its study and its size can have"),
+    "a text that stands everywhere": (
+        with_problems(lambda table: table.assign(question="x" * 20_000_000)),
+        "is not the 12 problems",
     ),
     "without pilot": (lambda folder: (folder / "pilot" / f"{ARMS[0]}.json").unlink(), "holds no pilot"),
     "without account": (lambda folder: (folder / "samples" / f"{ARMS[0]}.json").unlink(), "holds no samples"),

@@ -25,8 +25,10 @@ def test_an_empty_folder_takes_anything(results):
         origin.check(wanted, results)
 
 
-def test_drawn_results_are_not_mixed_with_an_archives(results):
-    (results / "problems.parquet").touch()
+@pytest.mark.parametrize("name", ["problems.parquet", "samples/m@fp32/000.parquet", "imported/m.parquet"])
+def test_drawn_results_are_not_mixed_with_an_archives(results, name):
+    (results / name).parent.mkdir(parents=True, exist_ok=True)
+    (results / name).touch()
     origin.check(None, results)
     origin.check(archive(results, "absent"), results)  # refused where it is read
     with pytest.raises(InputError, match="did not come from an archive, and the config names one; give the study another name"):

@@ -34,7 +34,7 @@ if config["archive"]:
         benchmark:
             f"{RESULTS}/timings/restore_archive.tsv"
         conda:
-            "../../envs/analysis.yaml"
+            "../../envs/models.yaml"  # for tokenizers, as grading; torch is not touched
         resources:
             mem_mb=4000,
             runtime=30,
