@@ -142,7 +142,7 @@ def _check_calibration(file: Path, arm: str, card: ModelCard) -> None:
 def _read(path: Path, most: float = math.inf) -> pa.Table:
     """An archived parquet file of at most `most` values, and no more values and text than a file of its size can be worth.
 
-    # ASSUME a parquet file's footer says how many values its pages hold; Arrow stops where it ends
+    Values are counted by the footer: pages that hold more than it says are Arrow's to refuse.
 
     Raises
     ------

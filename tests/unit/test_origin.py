@@ -44,3 +44,13 @@ def test_a_restore_that_was_killed_goes_on_and_no_other_archive_takes_its_place(
         origin.check(archive(results, "two"), results)
     with pytest.raises(InputError, match=f"came from the archive of SHA-256 {sha256}, and the config names none"):
         origin.check(None, results)
+
+
+def test_a_damaged_note_is_named_and_once_it_is_set_aside_made_anew(results):
+    (results / "problems.parquet").touch()
+    origin.note(results, "0" * 64)
+    (results / "archive.json").write_text('{"sha256": "1"}')
+    with pytest.raises(InputError, match=r"archive.json: damaged"):
+        origin.check(archive(results, "one"), results)
+    assert stored.set_aside_damaged(results) == [results / "archive.json"]
+    origin.check(archive(results, "one"), results)

@@ -168,7 +168,9 @@ def test_a_restored_study_is_not_mixed_with_samples_drawn_here_or_of_another_arc
         return f"{done.returncode}: {done.stdout}{done.stderr}"
 
     assert asked({"path": "tiny.tar.zst"}).startswith("0: ")
-    assert asked(None).startswith("2: flopstat: archive: what results/tiny holds came from the archive")
+    said = asked(None)
+    assert said.startswith("2: ")
+    assert "and the config names none; give the study another name, or remove that folder" in said
     assert "and that is another one" in asked({"path": "workflow/resources/ladder.tar.zst"})
     for path in [*(folder / "results" / "tiny" / "samples").glob("*/*"), folder / "results" / "tiny" / "problems.parquet"]:
         path.unlink()  # as a kill leaves it

@@ -1,7 +1,7 @@
 """Archive: problems, cards, calibration, pilots and samples of a finished study, in place of making them. No model, no GPU, no torch.
 
-Needs: the archive that the config names. Makes: what the rules named in `ruleorder` make otherwise, tokenizers/<model>/tokenizer.json, and archive.json:
-which archive it was. A folder that holds anything else is refused (`flopstat.origin`).
+Needs: the archive that the config names, and no samples of other origin in the study's folder (`flopstat.origin`). Makes: what the rules
+named in `ruleorder` make otherwise, tokenizers/<model>/tokenizer.json, and archive.json, which says what archive it was.
 """
 
 if config["archive"]:
