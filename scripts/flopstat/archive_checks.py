@@ -67,19 +67,21 @@ def check_content(folder: Path, manifest: Mapping[str, Any], archived: Config, c
         One line that names the archive and the file.
     """
     n_problems = archived["dataset"]["n_study"] + archived["dataset"]["n_calibration"]
-    _check_problems(folder, n_problems, path)
+    keys = _check_problems(folder, n_problems, path)
     for model in chosen["models"]:
-        _check_model(folder, model, archived, path)
+        _check_model(folder, model, archived, keys, path)
     with _refused(f"{path}: its {METADATA} does not describe its files"):
         graph = {entity["@id"]: entity for entity in read_json(folder / METADATA)["@graph"]}
         if sorted([METADATA, *(part["@id"] for part in graph["./"]["hasPart"])]) != sorted(manifest["files"]):
             raise ValueError("other files")
 
 
-def _check_problems(folder: Path, n_problems: int, path: Path) -> None:
+def _check_problems(folder: Path, n_problems: int, path: Path) -> set[str]:
+    """Problems and refusals; returns the problems' keys."""
     with _refused(f"{path}: problems.parquet is not the {n_problems} problems of its config"):
-        found = tables.accept(_read(folder / "problems.parquet").to_pandas(), "problems", "problems.parquet")
-        if len(found) != n_problems or not found["split"].isin(["study", "calibration"]).all():
+        found = tables.accept(_read(folder / "problems.parquet", n_problems * len(TABLES["problems"])).to_pandas(), "problems", "")
+        keys = set(found["problem_key"])
+        if not len(found) == len(keys) == n_problems or not found["split"].isin(["study", "calibration"]).all():
             raise ValueError("other problems")
         for gold, messages in zip(found["gold"], found["messages"], strict=True):
             int(gold)
@@ -87,9 +89,10 @@ def _check_problems(folder: Path, n_problems: int, path: Path) -> None:
                 raise ValueError("a message without text")
     with _refused(f"{path}: refusals.csv is no table of refusals"):
         tables.read("refusals", folder / "refusals.csv")
+    return keys
 
 
-def _check_model(folder: Path, model: dict[str, Any], archived: Config, path: Path) -> None:
+def _check_model(folder: Path, model: dict[str, Any], archived: Config, keys: set[str], path: Path) -> None:
     """A model's card, tokenizer, samples and calibrations."""
     name = model["name"]
     with _refused(f"{path}: models/{name}.json is no model card"):
@@ -108,7 +111,7 @@ def _check_model(folder: Path, model: dict[str, Any], archived: Config, path: Pa
                 raise TypeError("no rate")
         with _refused(f"{path}: samples/{arm}.json does not say what drawing took"):
             read_jobs([folder / "samples" / f"{arm}.json"])
-        check_samples(folder / "samples" / f"{arm}.parquet", card, archived)
+        check_samples(folder / "samples" / f"{arm}.parquet", card, archived, keys)
 
 
 def _check_tokenizer(file: Path, path: Path) -> None:
@@ -178,14 +181,14 @@ def _read(path: Path, most: float = math.inf) -> pa.Table:
         raise InputError(f"{where}: not a parquet file ({' '.join(str(error).split())[:100]}); {_AGAIN}") from None
 
 
-def check_samples(path: Path, card: ModelCard, archived: Config) -> None:
+def check_samples(path: Path, card: ModelCard, archived: Config, keys: set[str]) -> None:
     """Make sure that archived samples have the columns and values that grading reads.
 
     Raises
     ------
     InputError
-        For another schema, more rows or longer chains than the study can have, ids outside the vocabulary, or lengths that do not belong
-        together.
+        For another schema, more rows or longer chains than the study can have, problems that are none of `keys`, ids outside the
+        vocabulary, or lengths that do not belong together.
     """
     where = f"{path.parent.name}/{path.name}"
     dataset, budgets = archived["dataset"], archived["budgets"]
@@ -201,6 +204,8 @@ def check_samples(path: Path, card: ModelCard, archived: Config) -> None:
     if wrong:
         raise InputError(f"{where}: column {wrong[0]} is missing or of another type; {_AGAIN}")
     tables.accept(table.select([c for c in TABLES["samples"] if c in table.column_names]).to_pandas(), "samples", where)
+    if not keys.issuperset(table["problem_key"].unique().to_pylist()):
+        raise InputError(f"{where}: chains of problems that are not the study's; {_AGAIN}")
     ids = table["ids"].combine_chunks()
     if ids.null_count or ids.flatten().null_count or ids.value_lengths().to_numpy().tolist() != table["n_tokens"].to_pylist():
         raise InputError(f"{where}: n_tokens is not the number of ids; {_AGAIN}")

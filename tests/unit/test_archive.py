@@ -435,6 +435,8 @@ LIES = {
     "problems without a number for an answer": (with_problems(lambda table: table.assign(gold="x")), "is not the 12 problems"),
     "problems without messages": (with_problems(lambda table: table.assign(messages="{}")), "is not the 12 problems"),
     "refusals that are no text": (lambda folder: (folder / "refusals.csv").write_bytes(b"\xff\x00"), "no table of refusals"),
+    "a problem twice": (with_problems(lambda table: table.assign(problem_key="x")), "is not the 12 problems"),
+    "chains of other problems": (with_column("problem_key", "x"), "chains of problems that are not the study's"),
     "no tokenizer": (with_text("tokenizers/ladder-30k.json", "{"), "is no tokenizer"),
     "card of fewer than no layers": (with_card(n_layers=-5), "is no model card"),
     "card of no layers": (with_card(n_layers=0), "is no model card"),
