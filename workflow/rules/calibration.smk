@@ -25,7 +25,7 @@ rule calibrate_arms:
         arms=[f"--arm {arm}" for arm in DRAWN_ARMS],
         cards=lambda wildcards, input: [f"--card {card}" for card in input.cards],
         store="results/calibrations",
-        folder=f"{RESULTS}/calibration",
+        folder=lambda wildcards, output: str(Path(output.measured[0]).parent),
         settings=json.dumps(
             {
                 "calibration": config["calibration"],
