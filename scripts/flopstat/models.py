@@ -15,12 +15,15 @@ import re
 import shutil
 import struct
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flopstat.config import ROOT
-from flopstat.errors import InputError
+from flopstat.errors import InputError, line_of
 from flopstat.shape import Shape, read_config, shape_of, whole_number
 from flopstat.stored import digest, read_json
 
@@ -33,7 +36,10 @@ SHAPE_TOLERANCE = 0.01  # a checkpoint may hold buffers beside its weights
 MAX_SIZE = 1 << 40  # of one dimension of a tensor
 MAX_DIMENSIONS = 8  # of a tensor: its size stays a number that can be printed
 MAX_HEADER = 100_000_000  # bytes of a safetensors header, the format's own limit
+INDEX = "model.safetensors.index.json"
+ATTENTION = (None, "eager", "sdpa")  # what torch has; other names make transformers look for kernels, also in repositories
 _EMBEDDING = re.compile(r"(embed_tokens|lm_head|wte|wpe)\.weight$")
+_SHARD = re.compile(r"[\w-][\w.-]{0,199}\.safetensors", re.ASCII)
 _TOKENIZER = re.compile(r"(tokenizer|chat_template|vocab|merges).*\.(json|jinja|txt|model)")
 
 
@@ -186,17 +192,70 @@ def package_file(name: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / file
 
 
-def _weights(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers takes a model's weights from: model.safetensors, else the shards that its index names.
+
+    Raises
+    ------
+    InputError
+        If config.json or tokenizer.json is missing, if there are no such weights, or if anything in the folder points to others.
+    """
     if not os.path.isfile(folder / "config.json"):
         raise InputError(f"{folder}: no config.json; a model folder as transformers saves it is wanted")
     if not (folder / "tokenizer.json").is_file():
         raise InputError(f"{folder}: no tokenizer.json; save the tokenizer as transformers' fast tokenizers do")
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        pickles = [p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".pkl", ".ckpt"}]
-        hint = f" (found {pickles[0]}: pickles are refused, they can run code)" if pickles else ""
-        raise InputError(f"{folder}: no safetensors weights{hint}; save the model with save_pretrained")
-    return files
+    if (folder / "adapter_config.json").exists():
+        raise InputError(f"{folder}: adapter_config.json names further weights; merge the adapter into the model and save that")
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    if (folder / INDEX).is_file():
+        return _shards(folder)
+    others = [p.name for p in sorted(folder.iterdir()) if p.suffix in {".safetensors", ".bin", ".pt", ".pth", ".pkl", ".ckpt"}]
+    why = "without an index" if others and others[0].endswith(".safetensors") else "pickles are refused, they can run code"
+    hint = f" (found {others[0]}: {why})" if others else ""
+    raise InputError(f"{folder}: no safetensors weights{hint}; save the model with save_pretrained")
+
+
+def _shards(folder: Path) -> list[Path]:
+    """The files of an index: each a safetensors file of this very folder, whatever else an index may say."""
+    try:
+        named = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+        wrong = sorted(repr(name) for name in named if not (isinstance(name, str) and _SHARD.fullmatch(name)))
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{folder / INDEX}: no index of weights; save the model with save_pretrained") from None
+    absent = sorted(name for name in named if not wrong and not (folder / name).is_file())
+    if wrong or absent or not named:
+        found = f"{wrong[0][:60]}, no safetensors file's name" if wrong else f"{absent[0]}, which is missing" if absent else "nothing"
+        raise InputError(f"{folder / INDEX}: names {found}; save the model with save_pretrained, all shards beside the index")
+    return sorted(folder / name for name in named)
+
+
+def _check_loading(config: dict[str, Any]) -> None:
+    """Refuse what a config.json could lead the loader elsewhere with. `auto_map`, which many have, is never obeyed."""
+    if config.get("transformers_weights") is not None:
+        raise InputError("config.json: transformers_weights names other weights; delete it")
+    for key in ("attn_implementation", "experts_implementation"):
+        for name in (key, f"_{key}", f"_{key}_internal"):
+            if config.get(name) not in ATTENTION:
+                raise InputError(f"config.json: {name} is {str(config[name])[:60]!r}; delete it, torch's own is taken")
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """What transformers and its loaders say of a model's files, which may be any error, in one line.
+
+    Raises
+    ------
+    InputError
+        For every error but those that have a line of their own, as memory that ran out, and a library that is not installed.
+    """
+    try:
+        yield
+    except Exception as error:
+        if line_of(error) is not None or isinstance(error, ImportError):
+            raise
+        said = " ".join(str(error).split())[:200]
+        raise InputError(f"{what}: can't be loaded ({type(error).__name__}: {said}); copy or download the model again") from error
 
 
 def _dequantized(file: Path, store: Path) -> tuple[Path, float]:
@@ -205,20 +264,25 @@ def _dequantized(file: Path, store: Path) -> tuple[Path, float]:
 
     if not os.path.isfile(file):
         raise InputError(f"{file}: no such GGUF file")
-    tensors = GGUFReader(file).tensors
-    bits = 8.0 * sum(int(t.n_bytes) for t in tensors) / sum(int(t.n_elements) for t in tensors)
+    with explained(str(file)):
+        tensors = GGUFReader(file).tensors
+        bits = 8.0 * sum(int(t.n_bytes) for t in tensors) / sum(int(t.n_elements) for t in tensors)
     folder = store / f"{file.stem}-{sha256_of_files([file])[:16]}"
     if not (folder / "done").exists():
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-        model = AutoModelForCausalLM.from_pretrained(
-            file.parent, gguf_file=file.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
-        )
+        # Alone in a folder, so that nothing that lies beside the file has a say.
+        with tempfile.TemporaryDirectory() as alone, explained(str(file)):
+            (Path(alone) / "model.gguf").symlink_to(file.resolve())
+            plain = {"gguf_file": "model.gguf", "trust_remote_code": False}
+            unpacked = GgufConfig(dequantize=True)
+            model = AutoModelForCausalLM.from_pretrained(alone, **plain, quantization_config=unpacked, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(alone, **plain)
         if getattr(model.config, "quantization_config", None) is not None:
             del model.config.quantization_config
         model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
         (folder / "done").touch()
     return folder, bits
 
@@ -277,12 +341,13 @@ def describe(entry: dict[str, Any], store: Path) -> ModelCard:
         For a missing or unreadable model, or one with pickled weights only.
     """
     folder, stored, bits = _folder(entry, store)
-    files = _weights(folder)
+    files = weight_files(folder)
     config = read_config(folder / "config.json")
     shapes: dict[str, list[int]] = {}
     for file in files:
         shapes |= tensor_shapes(file)
     try:
+        _check_loading(config)
         shape = shape_of(config | {"tie_word_embeddings": "lm_head.weight" not in shapes})
         context, architecture = whole_number(config, "max_position_embeddings"), _architecture(config)
     except InputError as error:
@@ -317,11 +382,13 @@ def verify_weights(card: ModelCard) -> None:
     Raises
     ------
     InputError
-        If a safetensors file is missing, new or different.
+        If a file of them is missing, new or different.
     """
     folder = checkpoint(card)
-    if sha256_of_files(sorted(folder.glob("*.safetensors"))) != card.weights_sha256:
-        raise InputError(f"{folder}: the weights of {card.name} changed since it was described; run again")
+    with suppress(InputError):
+        if sha256_of_files(weight_files(folder)) == card.weights_sha256:
+            return
+    raise InputError(f"{folder}: the weights of {card.name} changed since it was described; run again")
 
 
 def verify_tokenizer(card: ModelCard) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from flopstat.config import Config
 from flopstat.errors import InputError
-from flopstat.models import LADDER, ModelCard, checkpoint, likely_device
+from flopstat.models import LADDER, ModelCard, checkpoint, likely_device, weight_files
 
 if TYPE_CHECKING:
     import torch
@@ -272,7 +272,7 @@ def _rounded_checkpoint(card: ModelCard, precision: str, dtype: torch.dtype, sto
         if (source / name).is_file():
             shutil.copy(source / name, temporary / name)
     shards: dict[str, str] = {}
-    for file in sorted(source.glob("*.safetensors")):
+    for file in weight_files(source):
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118  (no mapping)
                 weight = tensors.get_tensor(name).to(dtype)

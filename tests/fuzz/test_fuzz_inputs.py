@@ -114,6 +114,20 @@ def test_model_folders(place, shape, header, length):
 
 
 @fuzz
+@given(changed({"metadata": {"total_size": 1}, "weight_map": {"a": "model-1.safetensors", "b": "../b.bin"}}) | values)
+def test_indexes_of_shards(place, index):
+    folder = place / "sharded"
+    folder.mkdir(exist_ok=True)
+    (folder / "model-1.safetensors").write_bytes(_RAW)
+    (folder / "config.json").write_text(json.dumps(SHAPE), encoding="utf-8")
+    (folder / "tokenizer.json").write_bytes(b"{}")
+    (folder / models.INDEX).write_text(json.dumps(index), encoding="utf-8")
+    with contextlib.suppress(InputError):
+        described(folder)
+        assert models.weight_files(folder) == [folder / "model-1.safetensors"]
+
+
+@fuzz
 @given(damaged((LADDER / "config.json").read_bytes()), damaged(_RAW[:3000]))
 def test_damaged_model_folders(place, shape, weights):
     folder = place / "damaged"

@@ -1,5 +1,6 @@
 """Models: cards from files alone, refusals, what says that weights changed, which devices are there."""
 
+import io
 import json
 import os
 import pickle
@@ -7,8 +8,11 @@ import shutil
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoModelForCausalLM
 
 from flopstat import models, precisions
@@ -106,6 +110,152 @@ def test_pickle_beside_the_weights_is_never_run(folder, tmp_path):
     assert not marker.exists()
     pickle.loads((folder / "model.pt").read_bytes())
     assert marker.exists()  # it would have
+
+
+RUNS_CODE = "from pathlib import Path; Path({!r}).touch()\nclass A: pass\n"
+
+
+def small_gguf(path: Path) -> Path:
+    """A Llama of one layer with a tokenizer of 256 bytes and a few tokens, in one GGUF file."""
+    import gguf
+
+    tokens = [*sorted(ByteLevel.alphabet()), "ab", "<s>", "</s>"]
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(64)
+    writer.add_embedding_length(32)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(48)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(1e4)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(257)
+    writer.add_eos_token_id(258)
+    matrices = {"token_embd": (len(tokens), 32), "output": (len(tokens), 32)}
+    matrices |= {f"blk.0.attn_{name}": (32, 32) for name in ("q", "k", "v", "output")}
+    matrices |= {"blk.0.ffn_gate": (48, 32), "blk.0.ffn_up": (48, 32), "blk.0.ffn_down": (32, 48)}
+    numbers = np.random.default_rng(5)
+    for name, shape in matrices.items():
+        writer.add_tensor(f"{name}.weight", numbers.normal(size=shape).astype(np.float32))
+    for name in ("blk.0.attn_norm", "blk.0.ffn_norm", "output_norm"):
+        writer.add_tensor(f"{name}.weight", np.ones(32, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_what_lies_beside_a_gguf_file_has_no_say(folder, tmp_path, monkeypatch):
+    """transformers asked on standard input whether to run tok.py, and a "y" ran it."""
+    marker, file = tmp_path / "it_ran", small_gguf(folder / "m.gguf")
+    (folder / "model.safetensors").unlink()
+    (folder / "tok.py").write_text(RUNS_CODE.format(str(marker)), encoding="utf-8")
+    for name, classes in (("tokenizer_config.json", {"AutoTokenizer": ["tok.A", "tok.A"]}), ("config.json", {"AutoConfig": "tok.A"})):
+        values = json.loads((folder / name).read_text(encoding="utf-8"))
+        (folder / name).write_text(json.dumps(values | {"auto_map": classes}), encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))
+    card = models.describe({"name": "m", "source": "gguf", "path": str(file)}, tmp_path / "store")
+    assert not marker.exists()
+    assert (card.architecture, card.vocab_size, card.stored_bits) == ("LlamaForCausalLM", 259, 32.0)
+    assert precisions.load(card, "fp32", "float32", "cpu").config.vocab_size == 259
+    file.write_bytes(b"GGUF" + bytes(60))
+    with pytest.raises(InputError, match=rf"^{file}: can't be loaded \("):
+        models.describe({"name": "m", "source": "gguf", "path": str(file)}, tmp_path / "store")
+
+
+def with_index(folder, names):
+    """Put an index in the place of model.safetensors, which becomes x.safetensors."""
+    (folder / "model.safetensors").rename(folder / "x.safetensors")
+    (folder / models.INDEX).write_text(names if isinstance(names, str) else json.dumps({"metadata": {}, "weight_map": names}))
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ({"a": "evil.bin"}, "names 'evil.bin', no safetensors file's name"),
+        ({"a": "x.safetensors", "b": "sub/y.safetensors"}, "names 'sub/y.safetensors', no"),
+        ({"a": "../outside.safetensors"}, r"names '\.\./outside\.safetensors', no"),
+        ({"a": "/tmp/outside.safetensors"}, "names '/tmp/outside.safetensors', no"),
+        ({"a": 5}, "names 5, no"),
+        ({"a": "x.safetensors", "b": "y.safetensors"}, r"names y\.safetensors, which is missing"),
+        ({"a": ["x.safetensors"]}, "no index of weights"),
+        ({}, "names nothing"),
+        ([], "no index of weights"),
+        ("{", "no index of weights"),
+        ("[]", "no index of weights"),
+        ("[" * 100_000, "no index of weights"),
+        ("{}", "no index of weights"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_an_index_that_names_anything_but_shards_beside_it_is_refused(folder, names, found):
+    """transformers loads what the index names, a pickle too."""
+    (folder / "sub").mkdir()
+    for elsewhere in ("evil.bin", "sub/y.safetensors", "../outside.safetensors"):
+        shutil.copy(folder / "model.safetensors", folder / elsewhere)
+    with_index(folder, names)
+    with pytest.raises(InputError, match=f"^{folder / models.INDEX}: {found}.*; save the model with save_pretrained") as error:
+        describe(folder)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_the_weights_that_run_are_those_that_are_hashed(folder):
+    """Two shards by their index, links as in the hub's cache, and a stray file that neither counts nor runs."""
+    weights, whole = load_file(folder / "model.safetensors"), describe(folder)
+    (folder / "model.safetensors").unlink()
+    (folder.parent / "blobs").mkdir()
+    halves = {"one.safetensors": sorted(weights)[::2], "two.safetensors": sorted(weights)[1::2]}
+    for file, names in halves.items():
+        save_file({name: weights[name] for name in names}, folder.parent / "blobs" / file, {"format": "pt"})
+        (folder / file).symlink_to(folder.parent / "blobs" / file)
+    index = {name: file for file, names in halves.items() for name in names}
+    (folder / models.INDEX).write_text(json.dumps({"metadata": {}, "weight_map": index}), encoding="utf-8")
+    card = describe(folder)
+    assert (card.n_params, card.tokenizer_sha256) == (whole.n_params, whole.tokenizer_sha256)
+    assert card.weights_sha256 == models.sha256_of_files([folder / file for file in halves])
+    loaded = precisions.load(card, "fp32", "float32", "cpu").state_dict()
+    assert all(torch.equal(loaded[name], weight) for name, weight in weights.items())
+    save_file({"stray": torch.ones(5)}, folder / "consolidated.safetensors")
+    assert describe(folder) == card
+    models.verify_weights(card)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})  # goes before an index
+    with pytest.raises(InputError, match="changed since it was described"):
+        models.verify_weights(card)
+
+
+def test_a_safetensors_file_that_nobody_would_load_is_refused(folder):
+    (folder / "model.safetensors").rename(folder / "x.safetensors")
+    with pytest.raises(InputError, match=r"no safetensors weights \(found x\.safetensors: without an index\)"):
+        describe(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("transformers_weights", "sub/y.safetensors"),
+        ("attn_implementation", "evil/kernel"),
+        ("_attn_implementation", "evil/kernel"),
+        ("attn_implementation", {"": "evil/kernel"}),
+        ("_attn_implementation_internal", "unknown"),
+        ("experts_implementation", "evil/kernel"),
+    ],
+)
+def test_a_config_that_leads_the_loader_elsewhere_is_refused(folder, key, value):
+    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(values | {key: value}), encoding="utf-8")
+    with pytest.raises(InputError, match=rf"^{folder}/config\.json: {key} .*; delete it"):
+        describe(folder)
+    allowed = {"attn_implementation": "sdpa", "_attn_implementation": None, "auto_map": {"AutoModelForCausalLM": "modeling.A"}}
+    (folder / "config.json").write_text(json.dumps(values | allowed), encoding="utf-8")
+    precisions.load(describe(folder), "fp32", "float32", "cpu")
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "elsewhere"}', encoding="utf-8")
+    with pytest.raises(InputError, match=r"adapter_config\.json names further weights"):
+        describe(folder)
 
 
 def test_weights_that_changed_since_they_were_described_are_refused(folder):
