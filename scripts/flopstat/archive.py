@@ -26,7 +26,7 @@ from flopstat import bundle, config, origin, provenance, stored, tables
 from flopstat.archive_checks import check_content
 from flopstat.crate import METADATA, crate
 from flopstat.errors import InputError
-from flopstat.models import ImportedCard, ModelCard, checkpoint, read_card, verify_tokenizer
+from flopstat.models import ImportedCard, ModelCard, checkpoint, read_card, verify_settings
 from flopstat.reality import read_jobs
 from flopstat.scores import PER_TOKEN, summed
 from flopstat.strategies import SCORES
@@ -104,7 +104,7 @@ def _stage(study: Path, merged: config.Config, staging: Path, per_token: bool) -
         files[f"models/{name}.json"] = _written(staging / "models" / f"{name}.json", _moved(card, f"tokenizers/{name}").to_json())
         files[f"tokenizers/{name}.json"] = checkpoint(card) / "tokenizer.json"
         if merged["archive"] is None and files[f"tokenizers/{name}.json"].is_file():  # a restored one is a part of what was hashed
-            verify_tokenizer(card)
+            verify_settings(card)
         for precision in model["precisions"]:
             arm = f"{name}@{precision}"
             files[f"calibration/{arm}.json"] = study / "calibration" / f"{arm}.json"

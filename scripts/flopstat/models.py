@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import itertools
 import json
 import os
 import platform
@@ -40,7 +41,8 @@ INDEX = "model.safetensors.index.json"
 ATTENTION = (None, "eager", "sdpa")  # what torch has; other names make transformers look for kernels, also in repositories
 _EMBEDDING = re.compile(r"(embed_tokens|lm_head|wte|wpe)\.weight$")
 _SHARD = re.compile(r"[\w-][\w.-]{0,199}\.safetensors", re.ASCII)
-_TOKENIZER = re.compile(r"(tokenizer|chat_template|vocab|merges).*\.(json|jinja|txt|model)")
+_TOKENIZER = re.compile(r"(tokenizer|chat_template|vocab|merges|special_tokens|added_tokens).*\.(json|jinja|txt|model)")
+_CONFIG = re.compile(r"(generation_)?config\.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,7 @@ class ModelCard(Shape):
     n_params_non_embedding: int
     context: int
     stored_bits: float | None  # bits per weight of the stored file, where the precision is the file's own (GGUF)
+    config_sha256: str = ""  # of config.json and generation_config.json; cards of older versions do not say
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
@@ -156,6 +159,13 @@ def sha256_of_files(paths: list[Path]) -> str:
     return total.hexdigest()
 
 
+def _settings(folder: Path) -> dict[str, list[Path]]:
+    """The small files of a checkpoint that change what comes of its weights: tokenizer with chat templates, and config."""
+    files = [*folder.glob("*"), *folder.glob("additional_chat_templates/*")]
+    tokenizer = [p for p in files if _TOKENIZER.fullmatch(p.name) or p.parent != folder]
+    return {"tokenizer_sha256": tokenizer, "config_sha256": [p for p in files if _CONFIG.fullmatch(p.name)]}
+
+
 def _is_size(shape: object) -> bool:
     return isinstance(shape, list) and len(shape) <= MAX_DIMENSIONS and all(type(n) is int and 0 <= n <= MAX_SIZE for n in shape)
 
@@ -241,7 +251,7 @@ def _check_loading(config: dict[str, Any]) -> None:
 
 
 @contextmanager
-def explained(what: str) -> Iterator[None]:
+def loading(what: str) -> Iterator[None]:
     """What transformers and its loaders say of a model's files, which may be any error, in one line.
 
     Raises
@@ -264,7 +274,7 @@ def _dequantized(file: Path, store: Path) -> tuple[Path, float]:
 
     if not os.path.isfile(file):
         raise InputError(f"{file}: no such GGUF file")
-    with explained(str(file)):
+    with loading(str(file)):
         tensors = GGUFReader(file).tensors
         bits = 8.0 * sum(int(t.n_bytes) for t in tensors) / sum(int(t.n_elements) for t in tensors)
     folder = store / f"{file.stem}-{sha256_of_files([file])[:16]}"
@@ -273,7 +283,7 @@ def _dequantized(file: Path, store: Path) -> tuple[Path, float]:
         from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
         # Alone in a folder, so that nothing that lies beside the file has a say.
-        with tempfile.TemporaryDirectory() as alone, explained(str(file)):
+        with tempfile.TemporaryDirectory() as alone, loading(str(file)):
             (Path(alone) / "model.gguf").symlink_to(file.resolve())
             plain = {"gguf_file": "model.gguf", "trust_remote_code": False}
             unpacked = GgufConfig(dequantize=True)
@@ -356,13 +366,12 @@ def describe(entry: dict[str, Any], store: Path) -> ModelCard:
     if abs(shape.n_params - n_params) > SHAPE_TOLERANCE * n_params:
         raise InputError(f"{folder}: {n_params:,} weights, but config.json makes {shape.n_params:,}; use the checkpoint's own config.json")
     return ModelCard(
-        **asdict(shape) | {"n_params": n_params},
+        **asdict(shape) | {"n_params": n_params} | {name: sha256_of_files(files) for name, files in _settings(folder).items()},
         name=entry["name"],
         source=entry["source"],
         path=str(folder.relative_to(ROOT)) if folder.is_relative_to(ROOT) else str(folder),
         stored=stored,
         weights_sha256=sha256_of_files(files),
-        tokenizer_sha256=_tokenizer_hash(folder),
         architecture=architecture,
         n_params_non_embedding=sum(_product(s) for n, s in shapes.items() if not _EMBEDDING.search(n)),
         context=context,
@@ -391,21 +400,17 @@ def verify_weights(card: ModelCard) -> None:
     raise InputError(f"{folder}: the weights of {card.name} changed since it was described; run again")
 
 
-def verify_tokenizer(card: ModelCard) -> None:
-    """Make sure that a checkpoint's tokenizer is the one that was described.
+def verify_settings(card: ModelCard) -> None:
+    """Make sure that tokenizer, chat template and config are those that were described; cards of older versions do not say which.
 
     Raises
     ------
     InputError
-        If one of its files is missing, new or different.
+        If a file of them is missing, new or different.
     """
     folder = checkpoint(card)
-    if _tokenizer_hash(folder) != card.tokenizer_sha256:
-        raise InputError(f"{folder}: the tokenizer of {card.name} changed since it was described; run again")
-
-
-def _tokenizer_hash(folder: Path) -> str:
-    return sha256_of_files([p for p in folder.iterdir() if _TOKENIZER.fullmatch(p.name)])
+    if card.config_sha256 and any(sha256_of_files(files) != getattr(card, name) for name, files in _settings(folder).items()):
+        raise InputError(f"{folder}: tokenizer, chat template or config of {card.name} changed since it was described; run again")
 
 
 def device_present(device: str) -> bool:
@@ -451,14 +456,16 @@ def load_tokenizer(card: ModelCard) -> PreTrainedTokenizerFast:
     Raises
     ------
     InputError
-        If it has no chat template or no end-of-sequence token.
+        If it changed since it was described, can't be read, or has no chat template or no end-of-sequence token.
     """
     from transformers import PreTrainedTokenizerFast
 
     # By tokenizer.json alone, which grading decodes with too: AutoTokenizer puts the class that goes with the model's type in its place.
     if not (checkpoint(card) / "tokenizer.json").is_file():
         raise InputError(f"{checkpoint(card)}: no tokenizer.json; {card.name} moved or changed since it was described, run again")
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint(card))
+    verify_settings(card)
+    with loading(str(checkpoint(card) / "tokenizer.json")):
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint(card))
     if not tokenizer.chat_template:
         raise InputError(f"{card.name}: its tokenizer has no chat template; an instruction-tuned model is wanted")
     if tokenizer.eos_token_id is None:
@@ -467,18 +474,19 @@ def load_tokenizer(card: ModelCard) -> PreTrainedTokenizerFast:
 
 
 def stored_identity(entry: dict[str, Any]) -> str:
-    """What says, without network and in milliseconds, that a model's stored weights are still the same.
+    """What says, without network and in milliseconds, that a stored model is still the same.
 
-    The hash of a shipped ladder model, names, sizes and times of a local folder's or file's weights, the revision of a hub model. A missing
-    path is left to `describe`, which names it.
+    The hash of a shipped ladder model, names, sizes and times of a local folder's files or of a GGUF file, the revision of a hub model: of
+    all that a model is made of, weights, config, tokenizer and chat template. A missing path is left to `describe`, which names it.
     """
-    if entry["source"] == "ladder":
-        return sha256_of_files(sorted((LADDER / entry["name"]).glob("*.safetensors")))
     if entry["source"] == "hub":
         return str(entry["revision"])
-    named = str(entry["path"])
-    path = Path(named)
+    named = str(entry["path"]) if entry["source"] != "ladder" else ""
     if named.startswith("package:"):
         return named
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path] if path.is_file() else []
+    path = Path(named) if named else LADDER / entry["name"]
+    files = [*path.glob("*.safetensors"), path / INDEX, *itertools.chain(*_settings(path).values())] if path.is_dir() else [path]
+    files = sorted(file for file in files if file.is_file())
+    if entry["source"] == "ladder":
+        return sha256_of_files(files)
     return ";".join(f"{f.name}:{f.stat().st_size}:{f.stat().st_mtime_ns}" for f in files)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from flopstat.config import Config
 from flopstat.errors import InputError
-from flopstat.models import LADDER, ModelCard, checkpoint, likely_device, weight_files
+from flopstat.models import LADDER, ModelCard, checkpoint, likely_device, loading, verify_settings, weight_files
 
 if TYPE_CHECKING:
     import torch
@@ -259,11 +259,11 @@ def _rounded_checkpoint(card: ModelCard, precision: str, dtype: torch.dtype, sto
     from safetensors import safe_open
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    folder = store / f"{card.name}-{card.weights_sha256[:16]}-{precision}-{str(dtype).removeprefix('torch.')}"
+    folder = store / f"{card.name}-{card.weights_sha256[:16]}-{card.config_sha256[:8]}-{precision}-{str(dtype).removeprefix('torch.')}"
     if folder.is_dir():
         return folder
     source = checkpoint(card)
-    with torch.device("meta"):
+    with torch.device("meta"), loading(str(source)):
         empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source, trust_remote_code=False), trust_remote_code=False)
     names = _rounded_names(empty, precision)
     store.mkdir(parents=True, exist_ok=True)
@@ -396,7 +396,8 @@ def load(
     Raises
     ------
     InputError
-        For what the model's shape, the device or the library does not allow, before weights are read.
+        For what the model's shape, the device or the library does not allow, before weights are read; for a folder that changed since it
+        was described, or that transformers makes no model of.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -405,6 +406,7 @@ def load(
     check_support(card.name, precision, device, compute_dtype, offload)
     check_precision(card, precision, device)
     _check_numbers(device, compute_dtype)
+    verify_settings(card)
     quiet()
     dtype = getattr(torch, compute_dtype)
     folder, rounds = checkpoint(card), precision.startswith("rtn") or _narrow(precision) not in (None, dtype)
@@ -412,14 +414,16 @@ def load(
         if offload_folder is None:
             raise ValueError(f"{precision} with offload {offload} needs an offload_folder")
         folder, rounds = _rounded_checkpoint(card, precision, dtype, offload_folder), False
-    model = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=dtype,
-        quantization_config=_bitsandbytes(precision, dtype),
-        trust_remote_code=False,
-        use_safetensors=True,
-        **_placement(device, offload, device_memory),
-    )
+    placement = _placement(device, offload, device_memory)
+    with loading(str(folder)):
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            quantization_config=_bitsandbytes(precision, dtype),
+            trust_remote_code=False,
+            use_safetensors=True,
+            **placement,
+        )
     if offload == "cpu" and "disk" in getattr(model, "hf_device_map", {}).values():
         raise InputError(f"{card.name}: does not fit the memory of the device and of the CPU; set sampling.offload to disk")
     model.eval()

@@ -27,7 +27,7 @@ from flopstat.columns import TABLES
 from flopstat.engine import GREEDY, SAMPLER_VERSION, Engine, Request
 from flopstat.errors import InputError
 from flopstat.forcing import Plan, answer_key, cuts, verify_budgets
-from flopstat.models import ModelCard, checkpoint, likely_device, load_tokenizer, pick_device, verify_weights
+from flopstat.models import ModelCard, checkpoint, likely_device, load_tokenizer, loading, pick_device, verify_weights
 from flopstat.pool import SCHEMA, Pool, Writer, explained
 from flopstat.precisions import check_support, load, support
 from flopstat.problems import digest, messages_of
@@ -61,6 +61,8 @@ def pool_key(
         "engine": engine,
         "libraries": library_versions(precision),
     }
+    if card.config_sha256:
+        key["config"] = card.config_sha256
     if activation_ids is not None:
         key["activation_prompts"] = hashlib.sha256(json.dumps([list(ids) for ids in activation_ids]).encode()).hexdigest()[:16]
     return key
@@ -101,11 +103,20 @@ def prompt_ids(tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]
     return ids
 
 
-def eos_ids(tokenizer: PreTrainedTokenizerFast, generation: Any) -> list[int]:
-    """Every token that ends a chain."""
+def eos_ids(tokenizer: PreTrainedTokenizerFast, generation: Any, vocab_size: int) -> list[int]:
+    """Every token that ends a chain.
+
+    Raises
+    ------
+    InputError
+        If one is no id of the model's vocabulary.
+    """
     named = generation.eos_token_id if generation is not None else None
-    ids = named if isinstance(named, list) else [named] if named is not None else []
-    return [*ids, tokenizer.eos_token_id]
+    ids = [*(named if isinstance(named, list) else [named] if named is not None else []), tokenizer.eos_token_id]
+    if wrong := [i for i in ids if type(i) is not int or not 0 <= i < vocab_size]:
+        found = f"eos_token_id {str(wrong[0])[:60]!r}, not an id from 0 to {vocab_size - 1}"
+        raise InputError(f"{tokenizer.name_or_path}: {found}; mend its generation_config.json or tokenizer_config.json")
+    return ids
 
 
 @dataclass
@@ -159,6 +170,11 @@ def open_arm(
     ----------
     calibration_messages : sequence of str
         Rendered messages of the calibration split, JSON, for precisions with static activation scales.
+
+    Raises
+    ------
+    InputError
+        For a precision that can't be drawn at here, and a model folder that changed or makes no tokenizer.
     """
     from transformers import GenerationConfig
 
@@ -176,8 +192,12 @@ def open_arm(
     if plan.forcing is not None:
         answers = Pool(store, key | {"answer_prompt": plan.forcing.cue, "answer_tokens": plan.forcing.tokens})
     folder = checkpoint(card)
-    generation = GenerationConfig.from_pretrained(folder) if (folder / "generation_config.json").is_file() else None
-    return Arm(card, precision, plan, sampling, Pool(store, key), answers, tokenizer, eos_ids(tokenizer, generation), activation_ids)
+    generation = None
+    if (folder / "generation_config.json").is_file():
+        with loading(str(folder / "generation_config.json")):
+            generation = GenerationConfig.from_pretrained(folder)
+    ends = eos_ids(tokenizer, generation, card.vocab_size)
+    return Arm(card, precision, plan, sampling, Pool(store, key), answers, tokenizer, ends, activation_ids)
 
 
 def draw_samples(problems: pd.DataFrame, arm: Arm, samples: Sequence[int] | None = None) -> dict[str, Any]:

@@ -215,7 +215,7 @@ def check_ids(
     tokenizer = load_tokenizer(card)
     prompts = {p: prompt_ids(tokenizer, messages_of(m)[0]) for p, m in zip(problems["problem_key"], problems["messages"], strict=True)}
     model = load(card, precision, "float32", "cpu")
-    eos = eos_ids(tokenizer, model.generation_config)
+    eos = eos_ids(tokenizer, model.generation_config, card.vocab_size)
     rows: list[dict[str, Any]] = []
     for dtype in ("float32", "float64"):
         if dtype == "float64":
@@ -280,7 +280,7 @@ def _blocks(
     tokenizer = load_tokenizer(card)
     messages = dict(zip(problems["problem_key"], problems["messages"], strict=True))
     model = load(card, precision, sampling["compute_dtype"], pick_device(sampling["device"]))
-    eos = eos_ids(tokenizer, model.generation_config)
+    eos = eos_ids(tokenizer, model.generation_config, card.vocab_size)
     for start in range(0, len(todo), BLOCK):
         block: list[Chain] = []
         for cell, key, sample in todo[start : start + BLOCK]:

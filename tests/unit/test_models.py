@@ -1,5 +1,6 @@
 """Models: cards from files alone, refusals, what says that weights changed, which devices are there."""
 
+import dataclasses
 import io
 import json
 import os
@@ -16,7 +17,10 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoModelForCausalLM
 
 from flopstat import models, precisions
+from flopstat.config import section
 from flopstat.errors import InputError
+from flopstat.forcing import Plan
+from flopstat.sampling import open_arm, pool_key
 
 LADDER = ("ladder-30k", "ladder-160k")
 
@@ -269,6 +273,90 @@ def test_weights_that_changed_since_they_were_described_are_refused(folder):
     weights.unlink()
     with pytest.raises(InputError, match="changed since it was described"):
         models.verify_weights(card)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("config.json", lambda text: text.replace("10000.0", "3.0")),
+        ("generation_config.json", lambda text: text.replace('"eos_token_id": 1', '"eos_token_id": [1, 2]')),
+        ("tokenizer_config.json", lambda text: text.replace("1024", "1025")),
+        ("chat_template.jinja", lambda text: text + "!"),
+        ("special_tokens_map.json", lambda text: '{"eos_token": "<|user|>"}'),
+        ("additional_chat_templates/default.jinja", lambda text: "!"),
+    ],
+)
+def test_any_file_that_changes_the_chains_is_noticed(shipped, tmp_path, name, change):
+    """Weights as described, and everything else: the card, the pool's key, the rule's parameters and loading know of it."""
+    folder = tmp_path / "model"
+    shutil.copytree(models.checkpoint(shipped("ladder-30k")), folder)
+    entry, file = {"name": "m", "source": "local", "path": str(folder)}, folder / name
+    card, identity = describe(folder), models.stored_identity(entry)
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(change(text), encoding="utf-8")
+    assert file.read_text(encoding="utf-8") != text
+    models.verify_weights(card)
+    for load in (models.load_tokenizer, lambda card: precisions.load(card, "fp32", "float32", "cpu")):
+        with pytest.raises(InputError, match=rf"^{folder}: tokenizer, chat template or config of m changed .*; run again$"):
+            load(card)
+    assert models.stored_identity(entry) != identity
+    plan, now = Plan.of(SAMPLING, section("budgets", {"T": [16]}), 5), describe(folder)
+    keys = [pool_key(one, "fp32", plan, "float32", "e") for one in (card, now, dataclasses.replace(now, config_sha256=""))]
+    assert keys[0] != keys[1]
+    assert "config" not in keys[2]  # as the pools of older versions, whose cards do not say
+
+
+def test_a_card_of_an_older_version_is_read_and_not_verified(folder, tmp_path):
+    values = json.loads(describe(folder).to_json())
+    del values["config_sha256"]
+    (tmp_path / "card.json").write_text(json.dumps(values), encoding="utf-8")
+    card = models.ModelCard.read(tmp_path / "card.json")
+    (folder / "chat_template.jinja").write_text("other", encoding="utf-8")
+    assert models.load_tokenizer(card).chat_template == "other"
+
+
+SAMPLING = section("sampling", {"samples": 1, "device": "cpu"})
+
+
+def used(folder, store):
+    card = describe(folder)
+    open_arm(card, "fp32", SAMPLING, Plan.of(SAMPLING, section("budgets", {"T": [16]}), 5), store)
+    precisions.load(card, "fp32", "float32", "cpu")
+
+
+def changed_json(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+
+
+ENDS, END = ("x", [[1]], 69, -1, True, 1.5), "model: eos_token_id .* not an id from 0 to 68|generation_config.json: can't be loaded"
+
+
+@pytest.mark.parametrize(
+    ("break_it", "found"),
+    [
+        (lambda folder: changed_json(folder / "config.json", hidden_act="__import__"), "model: can't be loaded .KeyError: "),
+        (lambda folder: changed_json(folder / "config.json", rope_parameters={"rope_type": "evil"}), "model: can't be loaded .KeyError: "),
+        (lambda folder: changed_json(folder / "config.json", layer_types=["x"] * 99), "model: can't be loaded .Strict"),
+        (lambda folder: (folder / "generation_config.json").write_text("[]"), "generation_config.json: can't be loaded .TypeError: "),
+        (lambda folder: (folder / "generation_config.json").write_text("{"), "generation_config.json: can't be loaded .OSError: "),
+        (lambda folder: (folder / "tokenizer.json").write_text("{"), "tokenizer.json: can't be loaded .JSONDecodeError: "),
+        (lambda folder: (folder / "tokenizer_config.json").write_text("[]"), "tokenizer.json: can't be loaded"),
+        *((lambda folder, end=end: changed_json(folder / "generation_config.json", eos_token_id=end), END) for end in ENDS),
+    ],
+)
+def test_a_folder_that_transformers_makes_nothing_of_ends_with_one_line(folder, tmp_path, break_it, found):
+    break_it(folder)
+    with pytest.raises(InputError, match=found) as error:
+        used(folder, tmp_path / "pools")
+    assert str(folder) in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_memory_that_ran_out_and_a_library_that_is_not_there_are_no_broken_folder():
+    for error in (MemoryError(), RuntimeError("CUDA out of memory"), ImportError("no kernels"), InputError("a line")):
+        with pytest.raises(type(error), match=f"^{error}$"), models.loading("m"):
+            raise error
 
 
 def test_stored_identity_sees_weights_of_the_same_size(folder):

@@ -206,7 +206,9 @@ def test_offload_to_disk_gives_the_very_same_logits(qwen_like, arms, precision, 
     assert all(parameter.device.type == "meta" for parameter in model.parameters())
     assert torch.equal(last_logits(model), arms["fp32" if precision.startswith("gguf") else precision][0])
     assert precisions.effective_bits(model, card, precision) == (5.0 if precision.startswith("gguf") else arms[precision][1])
-    copied = [] if precision in ("fp32", "gguf-q4_1") else [f"qwen-like-{card.weights_sha256[:16]}-{precision}-float32"]
+    copied = (
+        [] if precision in ("fp32", "gguf-q4_1") else [f"qwen-like-{card.weights_sha256[:16]}-{card.config_sha256[:8]}-{precision}-float32"]
+    )
     assert [folder.name for folder in tmp_path.iterdir()] == copied
     for file in tmp_path.glob("*/*.safetensors"):
         with safe_open(file, framework="pt") as tensors:
@@ -234,7 +236,7 @@ def test_offload_of_a_part_and_with_a_cache(shipped, precision, compute_dtype, t
 
 def test_rounded_copy_is_made_once_and_a_torn_one_is_never_taken(shipped, tmp_path):
     card = shipped("ladder-160k")
-    torn = tmp_path / f".ladder-160k-{card.weights_sha256[:16]}-rtn4-float32.1"
+    torn = tmp_path / f".ladder-160k-{card.weights_sha256[:16]}-{card.config_sha256[:8]}-rtn4-float32.1"
     torn.mkdir()
     settings = {"offload": "disk", "device_memory": "1KiB", "offload_folder": tmp_path}
     first = last_logits(load(card, "rtn4", "float32", "cpu", **settings), IDS % 69)

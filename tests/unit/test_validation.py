@@ -124,7 +124,7 @@ def test_the_plain_loop_draws_the_pool_s_ids(shipped, chosen, name):
 def test_other_ids_are_counted(shipped, chosen, monkeypatch):
     card = shipped("ladder-160k")
     tokenizer, model = models.load_tokenizer(card), precisions.load(card, "fp32", "float32", "cpu")
-    eos = eos_ids(tokenizer, model.generation_config)
+    eos = eos_ids(tokenizer, model.generation_config, card.vocab_size)
     messages = zip(chosen["problem_key"], chosen["messages"], strict=True)
     requests = [Request(key, prompt_ids(tokenizer, problems.messages_of(m)[0]), i) for key, m in messages for i in (GREEDY, 0)]
     real = validation.uniforms
