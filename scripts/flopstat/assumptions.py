@@ -15,7 +15,7 @@ _FOLDERS = ("scripts", "workflow")
 _SUFFIXES = (".py", ".smk", ".yaml", ".rst")
 OTHER = "Elsewhere"
 TOPICS = {  # by module: what an assumption is about
-    "Problems, chains and grades": ("cells", "imports", "submissions", "strategies"),
+    "Problems, chains and grades": ("cells", "imports", "submissions", "strategies", "templates"),
     "Statistics": ("bootstrap", "frontier", "dominance", "study_comparison"),
     "Laws": ("alpha_law", "training_laws", "streams", "fitting"),
     "Cost": ("costs", "kinetics", "models", "rates", "batching", "latency"),

@@ -9,23 +9,15 @@ The order of `verify(gold, prediction)` matters: an inequality as gold admits an
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import json
-import os
 import re
-import select
-import subprocess
-import sys
-import time
 from functools import lru_cache
-from pathlib import Path
 
+from flopstat.children import Child, serve
 from flopstat.numerals import MAX_DIGITS, normalize
 from flopstat.readings import State, read_answer
 
 TIMEOUT_S = 5.0
-START_S = 120.0  # until a child has imported sympy
 MEMORY_BYTES = 4 * 2**30
 MAX_TEXT = 5_000  # characters of a text's end that are parsed
 MAX_EXPRESSION = 2_000  # characters of a boxed expression
@@ -38,70 +30,21 @@ _BOX = re.compile(r"\\boxed\s{0,4}\{")
 _DIGITS = re.compile(rf"\d{{{MAX_RUN}}}")
 
 
-class _Child:
-    """One worker process; `ask` restarts it where it was killed or died."""
-
+class _Child(Child):
     def __init__(self) -> None:
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def _started(self) -> subprocess.Popen[bytes]:
-        if self.process is None or self.process.poll() is not None:
-            self.stop()
-            path = os.pathsep.join([str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")])
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "flopstat.graders_math"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": path},
-                start_new_session=True,
-            )
-            if self._line(self.process, START_S) is None:
-                raise RuntimeError("the grader math does not start; is math-verify installed? pip install 'math-verify[antlr4_13_2]'")
-        return self.process
-
-    def _line(self, process: subprocess.Popen[bytes], seconds: float) -> bytes | None:
-        """One line of the child; b"" if it died, None if it took too long."""
-        assert process.stdout is not None
-        line, until = b"", time.monotonic() + seconds
-        while not line.endswith(b"\n"):
-            ready, _, _ = select.select([process.stdout], [], [], max(0.0, until - time.monotonic()))
-            if not ready:
-                return None
-            part = os.read(process.stdout.fileno(), 65_536)
-            if not part:
-                return b""
-            line += part
-        return line
+        super().__init__(
+            "flopstat.graders_math", "the grader math does not start; is math-verify installed? pip install 'math-verify[antlr4_13_2]'"
+        )
 
     def ask(self, gold: str, prediction: str, seconds: float) -> Answer:
-        process = self._started()
-        assert process.stdin is not None
-        try:
-            process.stdin.write(json.dumps([gold, prediction]).encode() + b"\n")
-            process.stdin.flush()
-            line = self._line(process, seconds)
-        except BrokenPipeError:
-            line = b""
+        line = self.put([gold, prediction], seconds)
         if not line:
-            self.stop()
             return ("timeout" if line is None else "invalid"), None, False
         state, answer, correct = json.loads(line)
         return state, answer, correct
 
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            for stream in (self.process.stdin, self.process.stdout):
-                if stream is not None:
-                    with contextlib.suppress(BrokenPipeError):  # a question that it did not read any more
-                        stream.close()
-            self.process = None
-
 
 _child = _Child()
-atexit.register(_child.stop)
 
 
 def last_box(text: str) -> str | None:
@@ -170,25 +113,13 @@ def _verdict(gold: str, prediction: str) -> Answer:
     return "answered", shown if shown != gold else f"{shown} (as another kind of object)", False
 
 
-def main() -> None:
-    """Answer each line [gold, prediction] with [state, answer, correct] until the input ends."""
-    import logging
-    import resource
-
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever a library prints must not become an answer
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    _verdict("1", "$1$")
-    logging.disable(logging.CRITICAL)
-    print("ready", file=answers, flush=True)
-    for line in sys.stdin:
-        gold, prediction = json.loads(line)
-        try:
-            verdict = _verdict(gold, prediction)
-        except (Exception, RecursionError):  # of a text that math-verify cannot stand, and that is the verdict
-            verdict = ("invalid", None, False)
-        print(json.dumps(verdict), file=answers, flush=True)
+def _answered(question: list[str]) -> Answer:
+    try:
+        return _verdict(*question)
+    except (Exception, RecursionError):  # of a text that math-verify cannot stand, and that is the verdict
+        return "invalid", None, False
 
 
 if __name__ == "__main__":
-    main()
+    _verdict("1", "$1$")
+    serve(_answered, MEMORY_BYTES)

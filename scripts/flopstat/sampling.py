@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import pandas as pd
 import psutil
 import pyarrow as pa
@@ -31,6 +30,7 @@ from flopstat.models import ModelCard, checkpoint, likely_device, load_tokenizer
 from flopstat.pool import SCHEMA, Pool, Writer, explained
 from flopstat.precisions import check_support, load, support
 from flopstat.problems import digest, messages_of
+from flopstat.templates import render
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -93,11 +93,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]
     InputError
         If the chat template makes nothing of them.
     """
-    try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except jinja2.TemplateError as error:
-        raise InputError(f"the chat template of {tokenizer.name_or_path} refuses the prompt ({error}); check prompt and template") from None
-    ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    ids = tuple(tokenizer(render(tokenizer, messages), add_special_tokens=False)["input_ids"])
     if not ids:
         raise InputError(f"the chat template of {tokenizer.name_or_path} renders an empty prompt; check its chat_template")
     return ids
