@@ -47,9 +47,9 @@ def render(tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]]) -
     if not line:
         limit = f"takes more than {TIMEOUT_S:g} s" if line is None else f"dies within {MEMORY_BYTES >> 30} GiB of memory"
         raise InputError(f"{whose} {limit} for a prompt; check its chat_template")
-    text, error = json.loads(line)
-    if error is not None:
-        raise InputError(f"{whose} refuses the prompt ({error}); check prompt and template")
+    text, why = json.loads(line)
+    if why is not None:
+        raise InputError(f"{whose} refuses the prompt ({why}); check prompt and template")
     return str(text)
 
 
@@ -59,7 +59,7 @@ def _rendered(question: list[Any]) -> tuple[str | None, str | None]:
 
     from transformers.utils import chat_template_utils
 
-    chat_template_utils.datetime = _Clock
+    chat_template_utils.datetime = _Clock  # type: ignore[attr-defined]  # its name for the class
     random.seed(0)
     template, tokens, messages = question
     try:
