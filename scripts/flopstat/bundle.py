@@ -224,12 +224,16 @@ def _write(stream: _Bounded, size: int, target: Path, sha256: str, where: str) -
         raise InputError(f"{where} has another SHA-256 than its manifest says; {_REMEDY}")
 
 
+class _Unusable(urllib.error.URLError):
+    """An address that we refuse ourselves, in words that hold nothing of it."""
+
+
 class _HttpsOnly(urllib.request.HTTPRedirectHandler):
     """Follows redirects to https only."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> urllib.request.Request | None:
         if urllib.parse.urlsplit(newurl).scheme != "https":
-            raise urllib.error.URLError("redirected to an address that is not https")
+            raise _Unusable("redirected to an address that is not https")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -245,7 +249,7 @@ def fetch(url: str, sha256: str, store: Path) -> Path:
         raise InputError("archive.sha256: 64 hexadecimal digits are wanted, as `sha256sum FILE` prints them")
     try:
         parts = urllib.parse.urlsplit(url)
-        where = f"archive.url {parts.scheme}://{parts.hostname or ''}{parts.path[:100]}"  # without a password or a key in the query
+        where = f"archive.url {parts.scheme}://{parts.hostname or ''}{parts.path.rpartition('@')[2][:100]}"  # no password, no query
     except ValueError:
         raise InputError("archive.url: not an address; write https://HOST/FILE or file:///FILE") from None
     if parts.scheme not in ("https", "file") or (parts.scheme == "https" and not parts.hostname):
@@ -267,8 +271,7 @@ def fetch(url: str, sha256: str, store: Path) -> Path:
         temporary.unlink(missing_ok=True)
         if isinstance(error, InputError):
             raise
-        why = " ".join(str(error).split())[:100]
-        raise InputError(f"{where}: not reached ({why}); download it yourself and set archive.path") from None
+        raise InputError(f"{where}: not reached ({_why(error)}); download it yourself and set archive.path") from None
     found = digest(temporary)
     if found != sha256:
         temporary.unlink()
@@ -277,10 +280,19 @@ def fetch(url: str, sha256: str, store: Path) -> Path:
     return kept
 
 
+def _why(error: Exception) -> str:
+    """Why an address can't be read, never in a library's words, which may quote it with its password."""
+    if isinstance(error, _Unusable):
+        return str(error.reason)
+    if isinstance(error, urllib.error.HTTPError):
+        return f"HTTP status {error.code}"
+    return type(getattr(error, "reason", error)).__name__
+
+
 def _opened(parts: urllib.parse.SplitResult, url: str) -> Any:
     if parts.scheme == "file":
         path = Path(urllib.request.url2pathname(parts.path))
         if not os.path.isfile(path):
-            raise urllib.error.URLError("no such file")
+            raise _Unusable("no such file")
         return path.open("rb")
     return urllib.request.build_opener(_HttpsOnly).open(url, timeout=DOWNLOAD_TIMEOUT_S)

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from flopstat import plain_yaml
-from flopstat.errors import LONE_SURROGATE, InputError
+from flopstat.errors import LONE_SURROGATE, InputError, without_secrets
 from flopstat.prices import Prices
 
 Config = dict[str, Any]
@@ -143,6 +143,9 @@ def _check_archive(archive: Config | None) -> None:
         return
     if (archive["path"] is None) == (archive["url"] is None):
         raise InputError("archive: needs path or url, and not both; set one")
+    if {"@", "?"} & set(archive["url"] or ""):
+        what = "holds a user, a password or a query (@ or ?), which records and the report would show"
+        raise InputError(f"archive.url: {what}; put the file where none is needed, or download it and set archive.path")
     if archive["url"] is not None and archive["sha256"] is None:
         raise InputError("archive.sha256: needed with archive.url; set it to what `sha256sum FILE` prints")
 
@@ -216,7 +219,8 @@ def resolve(raw: Config) -> Config:
         error = errors[0]
         where = _where(list(error.absolute_path))
         hint = error.schema.get("description", "") if isinstance(error.schema, dict) else ""
-        message = error.message if len(error.message) < 200 else error.message[:200] + "..."
+        message = without_secrets(error.message) if "://" in error.message else error.message
+        message = message if len(message) < 200 else message[:200] + "..."
         raise InputError(f"{where}: {message}." + (f" It means: {' '.join(hint.split())}" if hint and where != "config" else ""))
     for axis in ("T", "P", "B"):
         config["budgets"][axis] = sorted(config["budgets"][axis])

@@ -6,6 +6,7 @@ needs is missing. Names of tokens are printed, never their values, and no addres
 
 from __future__ import annotations
 
+import http.client
 import importlib.metadata
 import importlib.util
 import json
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 from flopstat.config import ROOT
-from flopstat.errors import printable
+from flopstat.errors import TOKENS, printable
 
 Verdict = Literal["ok", "warning", "missing"]
 
@@ -36,7 +37,6 @@ PROBE_TIMEOUT_S = 120.0
 TEX_COMMANDS = ("latexmk", "pdflatex", "bibtex", "kpsewhich")
 TEX_FILES = ("booktabs.sty", "caption.sty", "hyperref.sty", "lmodern.sty", "microtype.sty", "natbib.sty", "plainnat.bst", "subcaption.sty")
 CORE = ("torch", "transformers", "snakemake", "numpy", "pandas", "scipy", "pyarrow", "tokenizers", "pandera", "typer")
-TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OPENAI_API_KEY", "ANTHROPIC_API_KEY")
 OTHER_ENGINES = {"vllm": "vllm", "llama.cpp": "llama_cpp", "SGLang": "sglang"}
 PLUGINS = {"sbatch": ("SLURM", "snakemake_executor_plugin_slurm"), "kubectl": ("Kubernetes", "snakemake_executor_plugin_kubernetes")}
 
@@ -171,7 +171,7 @@ def check_hub() -> Finding:
             pass
     except urllib.error.HTTPError as error:  # it answered
         return Finding("hub", "ok", f"{host} answers ({error.code}); {tokens}")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         return Finding("hub", "warning", f"{host} not reached ({type(error).__name__}); {tokens}", remedy)
     return Finding("hub", "ok", f"{host} answers; {tokens}")
 
@@ -283,7 +283,7 @@ def examine() -> list[Finding]:
             found = check()
         except Exception as error:  # whatever a strange machine does, the other checks are wanted
             name = check.__name__.removeprefix("check_")
-            found = Finding(name, "warning", f"the check failed: {type(error).__name__} {_printable(str(error))}", "report it as a bug")
+            found = Finding(name, "warning", f"the check failed: {type(error).__name__}", "report it as a bug")
         out += found if isinstance(found, list) else [found]
     return out
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import sys
 from types import TracebackType
@@ -26,6 +27,26 @@ LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # half of a pair: text in Python
 def printable(text: str) -> str:
     """Text, maybe of several lines, with whatever else can't be printed escaped: nothing in a file or a name steers a terminal."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OPENAI_API_KEY", "ANTHROPIC_API_KEY")  # secrets in the environment, by name
+_LOGIN = re.compile(
+    r"""(?<=//)\S*@|(?<=['"])(?!\w+://)[^\s'"]*@"""
+)  # user and password of an address; also of a part of one that a library quotes
+_QUERY = re.compile(r"(/[^\s?#]*)[?#]\S*")
+
+
+def without_secrets(text: str) -> str:
+    """What a library says of the network, without user, password and query of addresses, and without tokens of the environment."""
+    for value in filter(None, map(os.environ.get, TOKENS)):
+        text = text.replace(value, "...")
+    return _QUERY.sub(r"\1", _LOGIN.sub("", text))
+
+
+def check_hub_address() -> None:
+    """Refuse an HF_ENDPOINT with a password: the hub's own library writes the whole address into logs when it asks again."""
+    if {"@", "?"} & set(os.environ.get("HF_ENDPOINT", "")):
+        raise InputError("HF_ENDPOINT: holds a user, a password or a query, which logs would show; leave that out and set HF_TOKEN")
 
 
 # As torch's allocators, the loader of libraries, the system and C++ say it.

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flopstat.config import ROOT
-from flopstat.errors import InputError, line_of
+from flopstat.errors import InputError, check_hub_address, line_of, without_secrets
 from flopstat.shape import Shape, read_config, shape_of, whole_number
 from flopstat.stored import digest, read_json
 
@@ -299,13 +299,14 @@ def _dequantized(file: Path, store: Path) -> tuple[Path, float]:
 
 def _snapshot(repo: str, revision: str) -> Path:
     """A hub model's folder in the cache, downloaded if it is not there."""
+    check_hub_address()
     from huggingface_hub import errors, snapshot_download
 
     patterns = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except (OSError, ValueError, errors.HfHubHTTPError) as error:  # no network, no such repository or revision, no right to read it
-        why = f"neither in the hub's cache nor to be had ({' '.join(str(error).split())[:150]})"
+        why = f"neither in the hub's cache nor to be had ({without_secrets(' '.join(str(error).split()))[:150]})"
         raise InputError(f"{repo} at {revision}: {why}; check the network, or `hf download {repo} --revision {revision}`") from None
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from flopstat.arithmetic import evaluate
-from flopstat.errors import LONE_SURROGATE, InputError
+from flopstat.errors import LONE_SURROGATE, InputError, check_hub_address, without_secrets
 
 if TYPE_CHECKING:
     from flopstat.ladder.generator import Split
@@ -100,13 +100,14 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def _from_hub(dataset: dict[str, Any]) -> list[dict[str, Any]]:
+    check_hub_address()
     import datasets
 
     repo, revision = dataset["repo"], dataset["revision"]
     try:
         rows = datasets.load_dataset(repo, dataset["subset"], split=dataset["split"], revision=revision)
     except (OSError, ValueError) as error:  # no network, no such data set, subset or split
-        why = f"neither in the hub's cache nor to be had ({' '.join(str(error).split())[:150]})"
+        why = f"neither in the hub's cache nor to be had ({without_secrets(' '.join(str(error).split()))[:150]})"
         remedy = f"check the network, subset and split, or `hf download {repo} --repo-type dataset --revision {revision}`"
         raise InputError(f"dataset.repo {repo} at {revision}: {why}; {remedy}") from None
     return [{"problem_id": str(i), "question": r["question"], "answer": r["answer"]} for i, r in enumerate(rows)]

@@ -210,7 +210,11 @@ def test_an_address_is_fetched_once_and_only_with_its_hash(tmp_path):
         "https:///x": "https or file is wanted",
         "https://[": "not an address",
         "file:///no/such/file": "not reached",
-        "https://user:hunter2@127.0.0.1:9/x?key=hunter2": "not reached",
+        "https://user:hunter2@127.0.0.1:9/x?key=hunter2": r"not reached \(\w+\)",
+        "https://user:hunter2@localhost/x": "not reached",
+        "https://user:hun/ter:hunter2@localhost/x": r"not reached \(InvalidURL\)",
+        "https://localhost/x?token=hunter2 y": r"not reached \(InvalidURL\)",
+        "https://localhost:hunter2/x": r"not reached \(InvalidURL\)",
     }.items():
         with pytest.raises(InputError, match=message) as error:
             bundle.fetch(address, sha256[::-1], tmp_path / "store")

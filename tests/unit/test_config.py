@@ -74,6 +74,7 @@ def test_broken_config_ends_with_one_line_that_names_the_key(path, capsys, monke
     assert len(err.splitlines()) == 1
     assert err.startswith("flopstat: ")
     assert expected in err
+    assert "hunter2" not in err  # the password in all of them that hold one
 
 
 @pytest.mark.parametrize("content", [b"study: \xff\xfe", b"a: b: c\n  - [", b"- a list", b"", b"%PDF-1.5"])
