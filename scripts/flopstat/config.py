@@ -11,8 +11,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from flopstat import plain_yaml
 from flopstat.errors import LONE_SURROGATE, InputError, without_secrets
 from flopstat.prices import Prices
@@ -67,6 +65,19 @@ _OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]|</?script|<!--", re.IGNOREC
 
 def _where(path: list[str | int]) -> str:
     return ".".join(str(p) for p in path) or "config"
+
+
+def _refuse_endless(config: Any) -> None:
+    """Refuse what aliases make of a short file, for Snakemake's reader takes them all: values without end, a value inside of itself."""
+    waiting, n = [(config, 0)], 1
+    while waiting:
+        value, depth = waiting.pop()
+        inside = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+        n += len(inside)
+        if n > plain_yaml.MAX_VALUES or depth > plain_yaml.MAX_DEPTH:
+            what = f"more than {plain_yaml.MAX_VALUES} values, or {plain_yaml.MAX_DEPTH} in one another"
+            raise InputError(f"config: {what}, each counted as often as aliases repeat it; write out what is meant")
+        waiting += [(one, depth + 1) for one in inside]
 
 
 def _refuse_what_acts(value: Any, where: str) -> None:
@@ -206,6 +217,7 @@ def resolve(raw: Config) -> Config:
     InputError
         One line that names the key, what was found and the remedy.
     """
+    _refuse_endless(raw)
     config = copy.deepcopy(raw)
     if not isinstance(config, dict):
         raise InputError(f"config: a mapping is wanted, found {type(config).__name__}")
@@ -239,14 +251,7 @@ def load(*paths: Path) -> Config:
     """Merge YAML files in order and resolve them."""
     merged: Config = {}
     for path in paths:
-        if not os.path.isfile(path):  # unlike Path.is_file false for names too long to be one
-            raise InputError(f"{path}: no such config file")
-        try:
-            part = plain_yaml.parse(path.read_text(encoding="utf-8"))
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-        except yaml.YAMLError as error:
-            raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+        part = plain_yaml.read(path, "config file")
         if not isinstance(part, dict):
             raise InputError(f"{path}: a mapping is wanted, found {type(part).__name__}")
         merged = merge(merged, part)

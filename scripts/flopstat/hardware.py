@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from flopstat import plain_yaml
 from flopstat.config import ROOT
 from flopstat.errors import InputError
@@ -27,14 +25,7 @@ def read(path: Path = HARDWARE) -> dict[str, Device]:
     InputError
         For a file that is missing, not YAML or not dated, and for an entry without its source or with a number that is not positive.
     """
-    try:
-        table = plain_yaml.parse(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such hardware table; config/hardware.yaml is the shipped one") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
-    except (OSError, ValueError) as error:  # a folder, a name that can be no file's
-        raise InputError(f"{str(path)[:200]!r}: no file that can be read ({error}); name another"[:500]) from None
+    table = plain_yaml.read(path, "hardware table", "config/hardware.yaml is the shipped one")
     if not (isinstance(table, dict) and table.get("as_of") and isinstance(table.get("devices"), dict) and table["devices"]):
         raise InputError(f"{path}: a mapping with as_of (a date) and devices is wanted")
     return {name: _device(path, str(table["as_of"]), str(name), entry) for name, entry in table["devices"].items()}

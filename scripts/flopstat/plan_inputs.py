@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def read_shape(entry: dict[str, Any]) -> Shape:
     """
     folder = {"ladder": LADDER / entry["name"], "local": Path(entry["path"] or ".")}.get(entry["source"])
     path = folder / "config.json" if folder is not None else SHAPES / f"{entry['shape'] or entry['name']}.json"
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file false for names too long to be one
         there = ", ".join(sorted(p.stem for p in SHAPES.glob("*.json")))
         raise InputError(f"models {entry['name']}: its shape is not known yet; set shape to one of {there}, or describe it by a run")
     config = read_config(path)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import ArrayLike, NDArray
 
 from flopstat import plain_yaml
@@ -46,14 +45,7 @@ class Prices:
         InputError
             If the file is missing, lacks a part, or holds a price that is no positive number.
         """
-        try:
-            raw = plain_yaml.parse(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such price table; see config/prices.yaml") from None
-        except (UnicodeDecodeError, yaml.YAMLError) as error:
-            raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
-        except (OSError, ValueError) as error:  # a folder, a name that can be no file's
-            raise InputError(f"{str(path)[:200]!r}: no file that can be read ({error}); see config/prices.yaml"[:500]) from None
+        raw = plain_yaml.read(path, "price table", "see config/prices.yaml")
         for key, kind in {"as_of": datetime.date, "valid_until": datetime.date, "devices": dict, "tokens": dict}.items():
             if not isinstance(raw, dict) or not isinstance(raw.get(key), kind):
                 wanted = "a date such as 2026-01-31" if kind is datetime.date else "a mapping"

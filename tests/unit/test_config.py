@@ -77,6 +77,43 @@ def test_broken_config_ends_with_one_line_that_names_the_key(path, capsys, monke
     assert "hunter2" not in err  # the password in all of them that hold one
 
 
+def numbers(node, name=""):
+    """Name, least and greatest of every number that the schema knows."""
+    if {"integer", "number"} & set([node["type"]] if isinstance(node.get("type"), str) else node.get("type", [])):
+        yield name, node.get("minimum", node.get("exclusiveMinimum")), node.get("maximum")
+    for key, child in node.get("properties", {}).items():
+        yield from numbers(child, f"{name}.{key}")
+    if isinstance(node.get("items"), dict):
+        yield from numbers(node["items"], f"{name}[]")
+
+
+def test_every_number_of_a_config_has_two_limits():
+    found = list(numbers(config.schema()))
+    assert len(found) > 40
+    assert [name for name, *limits in found if None in limits] == []
+
+
+def test_what_aliases_made_endless_is_refused_whoever_read_it():
+    """Snakemake reads configs itself, and takes every alias."""
+    inside: list = []
+    inside.append(inside)
+    many: list = ["x"]
+    for _ in range(30):
+        many = [many] * 4
+    for laws in (inside, many, [["x"] * 1000] * 101):
+        with pytest.raises(InputError, match="config: more than 100000 values, or 100 in one another"):
+            config.resolve(SMALL | {"laws": laws})
+    shared = ["fp32"]
+    models = [{"name": name, "source": "ladder", "precisions": shared} for name in "ab"]
+    assert config.arms(config.resolve(SMALL | {"models": models})) == ["a@fp32", "b@fp32"]
+
+
+def test_a_config_longer_than_people_write_is_not_read(tmp_path):
+    (tmp_path / "long.yaml").write_text("title: " + "a" * (1 << 20), encoding="utf-8")
+    with pytest.raises(InputError, match="longer than 1048576 bytes"):
+        config.load(BASE, tmp_path / "long.yaml")
+
+
 @pytest.mark.parametrize("content", [b"study: \xff\xfe", b"a: b: c\n  - [", b"- a list", b"", b"%PDF-1.5"])
 def test_file_that_is_no_config_names_the_file(tmp_path, content):
     path = tmp_path / "noise.yaml"

@@ -20,6 +20,9 @@ BROKEN = {
     "mappings in one another": "{a: " * 3000 + "}" * 3000,
     # libyaml's reader ended the process here: its stack overflowed.
     "lists that overflow the stack": "study: " + "[" * 100_000 + "]" * 100_000,
+    "a value inside of itself": "&a [*a]",
+    "values without end": "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 4)}]\n" for i in range(1, 31)),
+    "merges without end": "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 4)}]}}\n" for i in range(1, 31)),
     "dashes that overflow the stack": "- " * 100_000 + "x",
 }
 
