@@ -47,7 +47,8 @@ run: setup ## run a study (the default one, or CONFIG=...), its report and its s
 	report=$$results/report.html; \
 	$(RECOVER) --study $$results $(OPTIONS) $(SNAKEMAKE_ARGS); \
 	if [ ! -s $$report ] || [ -n "$$(find $$results workflow/report -type f -newer $$report ! -path '*/logs/*' ! -path '*/timings/*' -print -quit)" ]; then \
-		$(RECOVER) $(OPTIONS) --report $$report; \
+		$(RECOVER) $(OPTIONS) --report $$results/.report.html; \
+		mv -f $$results/.report.html $$report; \
 	fi; \
 	$(BIN)/flopstat summary --study $$results
 

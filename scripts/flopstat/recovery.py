@@ -56,11 +56,14 @@ class Owner:
 
     @classmethod
     def read(cls) -> Owner | None:
-        """The last owner; None if nobody noted one, or a kill tore the note."""
+        """The last owner; None if nobody noted one, or the note is torn or damaged."""
         try:
-            return cls(**json.loads(RECORD.read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError, TypeError):
+            owner = cls(**json.loads(RECORD.read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError, TypeError, RecursionError):
             return None
+        # A run that is no text would be that of every process whose environment names none.
+        fine = type(owner.pid) is int and 0 < owner.pid < 1 << 31 and all(type(t) is str and t for t in (owner.run, owner.host))
+        return owner if fine else None
 
     def note(self) -> None:
         """Write this owner down, whole or not at all."""

@@ -1,6 +1,8 @@
 """What `make run` does where a run was killed, and when it refuses. Whole runs: tests/workflow/test_killed_run.py."""
 
+import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -91,6 +93,19 @@ def test_a_number_that_another_process_has_now_is_no_owner(folder, process):
     lock()
     assert recover() == [f"removed the lock of the killed run {other.pid}"]
     assert other.poll() is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"pid": p} for p in (-711, 0, "a", None, True, 1.5, 10**30)] + [{"run": r} for r in (None, "", 3)] + [{"host": []}, {"more": 1}],
+    ids=str,
+)
+def test_a_damaged_note_names_nobody(folder, change):
+    RECORD.write_text(json.dumps({"run": RUN, "pid": dead_pid(), "host": socket.gethostname()} | change), encoding="utf-8")
+    assert Owner.read() is None
+    assert recover() == []
+    owner().note()
+    assert Owner.read() == owner()
 
 
 @pytest.mark.parametrize("noted", ["nobody", "torn", "elsewhere"])
