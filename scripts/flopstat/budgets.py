@@ -96,7 +96,8 @@ def feasible(budgets: Mapping[str, float], cells: pd.DataFrame) -> NDArray[np.in
         meets = (costs <= limits * (1 + 1e-12)).all(axis=1)
     if meets.any():
         return np.flatnonzero(meets)
-    worst = np.where(np.isnan(costs).any(axis=1), np.inf, (costs / limits).max(axis=1))
+    ratios = costs / np.maximum(limits, 1e-200 * np.nan_to_num(costs).max(axis=0))  # of limits next to nothing still a number
+    worst = np.where(np.isnan(costs).any(axis=1), np.inf, ratios.max(axis=1))
     if not np.isfinite(worst).any():
         raise InputError(f"{', '.join(name_of(c) for c in budgets)}: no cell has all of these costs; give them one at a time")
     nearest = int(np.argmin(worst))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +14,31 @@ import typer
 
 from flopstat.errors import InputError, line_of, printable
 
+_UsageError: Any = typer.BadParameter.__mro__[1]  # of an option or argument; typer has no public name for it
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+
+def _say(text: str, is_json: bool = False) -> None:
+    """Print what a command found. Names in it come from files and steer no terminal; JSON is plain ASCII already."""
+    typer.echo(text if is_json else printable(text))
+
+
+def _check_place(option: str, path: Path | None, suffixes: tuple[str, ...] = (), folder: bool = False) -> None:
+    """Refuse a file, or a folder, that can't be written, before any work is done for it; nothing is left there."""
+    if path is None:
+        return
+    if suffixes and path.suffix not in suffixes:
+        raise InputError(f"{option} {path}: unknown format; use {' or '.join(suffixes)}")
+    try:
+        if path.exists() and not (path.is_dir() if folder else path.is_file()):
+            raise InputError(f"{option} {path}: is there, and no {'folder' if folder else 'file'}; name another one")
+        above = path if folder else path.parent
+        while not above.exists():
+            above = above.parent
+        tempfile.TemporaryFile(dir=above, prefix=path.name[:200]).close()
+    except OSError as error:
+        raise InputError(f"{option} {str(path)[:200]}: can't be written ({error.strerror}); name a place where you may write") from None
 
 
 @app.command("study-name")
@@ -27,7 +53,7 @@ def study_name(files: Annotated[list[Path], typer.Argument(help="Config files, l
         from flopstat.lawbook import catalogue
 
         catalogue.laws(loaded["laws"])
-    typer.echo(loaded["study"])
+    _say(loaded["study"])
 
 
 def _settings(text: str) -> tuple[dict[str, Any], Any]:
@@ -55,6 +81,8 @@ def sample(
     summary: Annotated[Path, typer.Option(help="What was drawn and at what speed, JSON.")],
 ) -> None:
     """Draw the chains that a shard of an arm still lacks."""
+    _check_place("--out", out)
+    _check_place("--summary", summary)
     from flopstat import sampling, stored, tables
     from flopstat.models import ModelCard
 
@@ -68,7 +96,7 @@ def sample(
     sampling.write_view(arm, part, out)
     account["recorded"] = sampling.record_job(arm, part, account)
     stored.write_text(summary, json.dumps(account, indent=1) + "\n")
-    typer.echo(sampling.described(arm, account))
+    _say(sampling.described(arm, account))
 
 
 @app.command()
@@ -82,6 +110,7 @@ def pilot(
     out: Annotated[Path, typer.Option(help="Folder of what was found, <arm>.json.")],
 ) -> None:
     """Draw the first few chains of each arm, which its pool keeps, and measure how fast its sampling job runs."""
+    _check_place("--out", out, folder=True)
     from flopstat import stored, tables
     from flopstat.models import ModelCard
 
@@ -103,7 +132,7 @@ def pilot(
         opened = sampling.open_arm(cards[model], precision, wanted["sampling"], plan, store, activation)
         found = draw_pilot(selected, opened, chains, begun)
         stored.write_text(out / f"{name}.json", json.dumps(found, indent=1) + "\n")
-        typer.echo(f"{name}: {len(found['chains'])} chains, {found['account']['chains_drawn']} drawn now")
+        _say(f"{name}: {len(found['chains'])} chains, {found['account']['chains_drawn']} drawn now")
 
 
 @app.command()
@@ -126,7 +155,7 @@ def plan(
     inputs = plan_inputs.read_inputs(loaded, results / loaded["study"], device, results / "pools")
     made = plan_text.make_plan(inputs, resolve or loaded["plan"]["resolve_points"], cores or os.cpu_count() or 1)
     if as_json:
-        typer.echo(json.dumps(plan_text.to_json(made), indent=1, ensure_ascii=False))
+        _say(json.dumps(plan_text.to_json(made), indent=1), is_json=True)
     else:
         plan_text.show(made, sys.stdout)
 
@@ -140,6 +169,7 @@ def calibrate(
     out: Annotated[Path, typer.Option(help="Folder of the arms' measurements, <arm>.json.")],
 ) -> None:
     """Measure what a token of each arm costs on this machine, or reuse the stored measurements."""
+    _check_place("--out", out, folder=True)
     from flopstat.models import ModelCard
 
     try:
@@ -186,6 +216,8 @@ def train(
 
     if size not in SIZES:
         raise InputError(f"size {size!r}: unknown; choose one of {', '.join(SIZES)}")
+    _check_place("--work", work, folder=True)
+    _check_place("--out", out, folder=True)
     from flopstat.ladder.training import train as run
 
     run(SIZES[size], work, out)
@@ -199,6 +231,7 @@ def card(
     store: Annotated[Path, typer.Option(help="Folder of all pools.")] = Path("results/pools"),
 ) -> None:
     """Measure the ladder on fresh problems and write its model card (minutes)."""
+    _check_place("--out", out, folder=True)
     from flopstat.ladder.card import write_card
 
     write_card(out, problems, seed, store)
@@ -210,22 +243,23 @@ def grade(
     samples: Annotated[Path, typer.Option(help="Outputs from anywhere: strict .jsonl, or .parquet.")],
     out: Annotated[Path, typer.Option(help="Grades to write, .csv or .parquet.")],
     grader: Annotated[str, typer.Option(help="gsm8k, gsm8k-strict, gsm8k-flexible, math or exact.")] = "gsm8k",
-    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; all cores, at most 8, if left out.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, max=1024, help="Processes; all cores, at most 8, if left out.")] = None,
 ) -> None:
     """Grade outputs from anywhere; prints the conservation line and accuracy with its interval."""
     import os
 
+    _check_place("--out", out, (".csv", ".parquet"))
     from flopstat.submissions import grade_file
 
     for line in grade_file(problems, samples, grader, out, jobs or min(8, os.cpu_count() or 1)):
-        typer.echo(printable(line))
+        _say(line)
 
 
 @app.command()
 def evaluate(
     grades: Annotated[Path, typer.Option(help="Graded chains, .parquet or .csv, as `flopstat grade` writes them.")],
     ks: Annotated[str, typer.Option(help="Numbers of chains, such as 1,2,4.")],
-    out: Annotated[Path, typer.Option(help="Table to write, .csv.")],
+    out: Annotated[Path, typer.Option(help="Table to write, .csv or .parquet.")],
     strategies: Annotated[str, typer.Option(help="Names, separated by commas.")] = "single,majority",
     branches: Annotated[int, typer.Option(min=1, help="B of majority_of_best_of; P is k / B.")] = 2,
     strata: Annotated[str | None, typer.Option(help="Column that the selection of problems was stratified by.")] = None,
@@ -235,15 +269,16 @@ def evaluate(
     from flopstat import tables
     from flopstat.evaluation import evaluate_grades
 
+    _check_place("--out", out, (".csv", ".parquet"))
     numbers = [part.strip() for part in ks.split(",")]
-    if not all(part.isdigit() and int(part) > 0 for part in numbers):
+    if not all(re.fullmatch("[1-9][0-9]{0,8}", part) for part in numbers):
         raise InputError(f"--ks {ks!r}: not a list of positive integers; write it like 1,2,4")
     if not 0.5 < confidence < 1:
         raise InputError(f"--confidence {confidence}: must lie between 0.5 and 1")
     names = [part.strip() for part in strategies.split(",")]
     table = evaluate_grades(grades, [int(part) for part in numbers], names, branches, strata, confidence)
     tables.write(table, "evaluation", out)
-    typer.echo(f"{out}: {len(table)} rows, accuracy with {confidence:.0%} intervals over {table['estimand'].iloc[0]}")
+    _say(f"{out}: {len(table)} rows, accuracy with {confidence:.0%} intervals over {table['estimand'].iloc[0]}")
 
 
 @app.command("import")
@@ -258,10 +293,11 @@ def import_(
     as_json: Annotated[bool, typer.Option("--json", help="Print the account as JSON.")] = False,
 ) -> None:
     """Turn samples that another tool drew into the Sample form; what is not known is null, what is dropped is listed."""
+    _check_place("--out", out, (".parquet",))
     from flopstat.importers.samples import Declared, import_samples
 
     done = import_samples(kind, path, out, Declared(model, n_params, precision), only)
-    typer.echo(json.dumps({"out": str(out)} | vars(done)) if as_json else printable(f"{out}: {done.described()}"))
+    _say(json.dumps({"out": str(out)} | vars(done)) if as_json else f"{out}: {done.described()}", as_json)
 
 
 @app.command()
@@ -276,15 +312,15 @@ def laws(
     own = _own_laws(config)
     if name is not None:
         law = catalogue.find(name, own)
-        typer.echo(json.dumps(law.to_data(), indent=1, ensure_ascii=False) if as_json else "\n".join(report.explained(law)))
+        _say(json.dumps(law.to_data(), indent=1) if as_json else "\n".join(report.explained(law)), as_json)
         return
     known = catalogue.laws(own).values()
     if as_json:
-        typer.echo(json.dumps(report.listed(known), indent=1, ensure_ascii=False))
+        _say(json.dumps(report.listed(known), indent=1), is_json=True)
         return
     from rich.console import Console
 
-    Console().print(report.table(known))
+    Console(highlight=False).print(report.table(known))
 
 
 def _own_laws(files: list[Path] | None) -> list[Any]:
@@ -306,8 +342,12 @@ def fit(
         str | None, typer.Option(help="huber-log, mse, mse-log, mae, binomial or beta-binomial; the law's own if left out.")
     ] = None,
     delta: Annotated[float, typer.Option(help="Huber's delta, in ln(response).")] = 1e-3,
-    random_starts: Annotated[int | None, typer.Option(min=2, help="So many random starts in place of the law's grid.")] = None,
-    replicates: Annotated[int, typer.Option(min=0, help="Bootstrap refits over rows; 0 takes errors from the curvature.")] = 4000,
+    random_starts: Annotated[
+        int | None, typer.Option(min=2, max=1_000_000, help="So many random starts in place of the law's grid.")
+    ] = None,
+    replicates: Annotated[
+        int, typer.Option(min=0, max=100_000, help="Bootstrap refits over rows; 0 takes errors from the curvature.")
+    ] = 4000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of resamples and random starts.")] = 20261121,
     confidence: Annotated[float, typer.Option(help="Level of the intervals.")] = 0.95,
     keep_duplicates: Annotated[bool, typer.Option(help="Exact duplicates among the rows are meant.")] = False,
@@ -322,6 +362,7 @@ def fit(
     from flopstat.lawbook import catalogue, fitting, observations, refutation, report
     from flopstat.lawbook.rivals import compare
 
+    _check_place("--out", out)
     if leave_out is not None and rivals is None:
         raise InputError("--leave-out: judges rivals; name them with --rivals")
     own = _own_laws(config)
@@ -331,14 +372,15 @@ def fit(
     rows = observations.read(data, entry, mapping or [], drop_highest)
     settings = fitting.Settings(objective, delta, random_starts, replicates, seed, confidence, keep_duplicates=keep_duplicates)
     result = fitting.fit(entry, rows, held, settings)
-    lines = [result.to_json()] if as_json else report.fitted(result)
+    lines = [json.dumps(json.loads(result.to_json()), indent=1)] if as_json else report.fitted(result)
     if candidates:
         lines += report.compared(compare(candidates, rows, settings, leave_out, {entry.id: held}))
     if sensitivity:
         lines += report.varied(refutation.sensitivity(entry, rows, settings, held))
     if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(result.to_json(), encoding="utf-8")
-    typer.echo("\n".join(lines))
+    _say("\n".join(lines))
 
 
 def _held(pairs: list[str]) -> dict[str, float]:
@@ -373,7 +415,7 @@ def recommend(
     wanted = {cost: value for cost, value in zip(budgets.OPTIONS.values(), given, strict=True) if value is not None}
     budgets.check_numbers(wanted)
     found = Thermostat.load(study).recommend(wanted)
-    typer.echo(found.to_json() if as_json else in_words(found))
+    _say(found.to_json() if as_json else in_words(found), as_json)
 
 
 @app.command()
@@ -392,10 +434,9 @@ def compare(
 
     if fail_on not in (None, "worse", "not-better"):
         raise InputError(f"--fail-on {fail_on}: unknown; use worse or not-better")
-    if figure is not None and figure.suffix not in (".png", ".pdf"):
-        raise InputError(f"--figure {figure}: unknown format; use .png or .pdf")
+    _check_place("--figure", figure, (".png", ".pdf"))
     found = study_comparison.compare(study_comparison.read_side(a), study_comparison.read_side(b), cost)
-    typer.echo(found.to_json() if as_json else study_comparison.in_words(found))
+    _say(found.to_json() if as_json else study_comparison.in_words(found), as_json)
     if figure is not None:
         study_comparison.plot(found, figure)
     if study_comparison.failed(found, fail_on):
@@ -407,7 +448,7 @@ def summary(study: Annotated[Path, typer.Option(help="Results folder of the stud
     """Print a study's answer in plain text: best cells for a few budgets, crossovers, where the files lie."""
     from flopstat.summary import summarize
 
-    typer.echo(printable(summarize(study)))
+    _say(summarize(study))
 
 
 @app.command()
@@ -426,8 +467,9 @@ def rehearse(
     """Run a study of hub models to its end with random stand-ins for them, killed once and resumed: before money is spent."""
     from flopstat import trial
 
+    _check_place("--folder", folder, folder=True)
     made = trial.prepare([*config, *(more or [])], folder, (n_study, n_calibration), samples, device, cores, problems)
-    typer.echo(printable("\n".join(trial.rehearse(made, kill_at or None))))
+    _say("\n".join(trial.rehearse(made, kill_at or None)))
 
 
 @app.command()
@@ -439,7 +481,8 @@ def archive(
     """Pack what tables, figures and paper are made of, without weights; the same study gives the same bytes."""
     from flopstat.archive import pack_study
 
-    typer.echo(pack_study(study, out, per_token))
+    _check_place("--out", out)
+    _say(pack_study(study, out, per_token))
 
 
 @app.command()
@@ -452,11 +495,12 @@ def restore(
     """Unpack an archive, and say how its study is rebuilt without a model."""
     from flopstat.archive import restore_folder, source
 
+    _check_place("--out", out, folder=True)
     address = file if "://" in file else None
     if address is not None and sha256 is None:
         raise InputError("--sha256: needed with an address; take it from where the archive is announced")
     place = {"path": None if address else file, "url": address, "sha256": sha256}
-    typer.echo(restore_folder(source(place, Path("results/archives")), out, study))
+    _say(restore_folder(source(place, Path("results/archives")), out, study))
 
 
 @app.command()
@@ -466,7 +510,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findi
 
     findings = examination.examine()
     if as_json:
-        typer.echo(examination.as_json(findings))
+        _say(examination.as_json(findings), is_json=True)
     else:
         examination.show(findings)
     if not examination.can_run(findings):
@@ -476,7 +520,14 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findi
 def main() -> None:
     """Entry point: exit code 2 with one line for wrong input, 1 with one line for a store, a disk or a rehearsal that fails."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False) or 0)
+    except typer.Abort:
+        sys.exit(1)
+    except _UsageError as error:
+        if said := error.format_message():  # empty where the help was printed instead
+            where = error.ctx.command_path if error.ctx else "flopstat"
+            print(f"flopstat: {printable(' '.join(said.split()))} See {where} --help", file=sys.stderr)
+        sys.exit(2)
     except Exception as error:
         line = line_of(error) or (printable(" ".join(str(error).split())) if isinstance(error, OSError) else None)
         if line is None:

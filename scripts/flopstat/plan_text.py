@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TextIO
 
 from flopstat.columns import PLANNED
+from flopstat.errors import printable
 from flopstat.models import likely_device
 from flopstat.pilot import Estimate
 from flopstat.plan_inputs import Inputs
@@ -257,7 +258,7 @@ def show(plan: StudyPlan, stream: TextIO) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(file=stream, width=None if stream.isatty() else WIDTH, highlight=False)
+    console = Console(file=stream, width=None if stream.isatty() else WIDTH, highlight=False, markup=False, emoji=False)
     names = [name for name in HEADS if name in plan.total]
     table = Table(title=_title(plan), title_justify="left", box=box.SIMPLE_HEAD if stream.isatty() else box.ASCII2, pad_edge=False)
     table.add_column("arm", overflow="fold")
@@ -270,7 +271,7 @@ def show(plan: StudyPlan, stream: TextIO) -> None:
         table.add_row(arm, chains, *(_cell(name, quantities[name]) for name in names), end_section=arm == plan.arms[-1].arm)
     console.print(table)
     for line in notes(plan):
-        console.print(line[0].upper() + line[1:], soft_wrap=False)
+        console.print(printable(line[0].upper() + line[1:]), soft_wrap=False)
 
 
 def _title(plan: StudyPlan) -> str:

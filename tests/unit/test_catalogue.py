@@ -2,10 +2,13 @@
 
 import copy
 import itertools
+import json
 import math
+import sys
 
 import numpy as np
 import pytest
+import yaml
 from scipy.special import beta as beta_function
 
 from flopstat import cli
@@ -219,9 +222,6 @@ def test_unknown_names_are_refused():
 
 
 def test_the_command_lists_and_explains(capsys, monkeypatch):
-    import json
-    import sys
-
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["flopstat", *arguments])
         with pytest.raises(SystemExit) as left:
@@ -245,3 +245,20 @@ def test_the_command_lists_and_explains(capsys, monkeypatch):
     assert f"1e+12: N = {used.n_params:.4g} parameters, D = {used.tokens:.4g} tokens" in told.out
     code, told = run("laws", "nothing")
     assert (code, told.err.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("title", ["[bold red]RED[/bold red] [/nope]", "[link=https://x.y]here[/link] :bomb:", "back\u202eward\u2028line"])
+def test_a_law_of_a_study_is_shown_and_not_obeyed(root, tmp_path, monkeypatch, capsys, title):
+    file = tmp_path / "own.yaml"
+    file.write_text(yaml.safe_dump({"laws": [OWN | {"title": title, "caveats": [title]}]}), encoding="utf-8")
+    monkeypatch.setenv("COLUMNS", "300")
+    for name in ([], ["mine"]):
+        monkeypatch.setattr(
+            sys, "argv", ["flopstat", "laws", *name, "--config", str(root / "config" / "config.yaml"), "--config", str(file)]
+        )
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        out = capsys.readouterr().out
+        assert left.value.code == 0
+        assert title.encode("unicode_escape").decode() in out
+        assert out.replace("\n", "").isprintable()

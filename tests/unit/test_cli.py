@@ -48,6 +48,22 @@ def test_light_commands_import_nothing_heavy(root, command, heavy):
         (["compare", "absent", "other", "--figure", "f.svg"], "flopstat: --figure f.svg: unknown format; use .png or .pdf"),
         (["train", "ladder-70b", "--work", "w", "--out", "o"], "flopstat: size 'ladder-70b': unknown; choose one of"),
         (["study-name", "absent.yaml"], "flopstat: absent.yaml: no such config file"),
+        (["evaluate", "--grades", "g.csv", "--ks", "²", "--out", "e.csv"], "flopstat: --ks '²': not a list of positive integers"),
+        (["evaluate", "--grades", "g.csv", "--ks", "1" * 5000, "--out", "e.csv"], "flopstat: --ks '111"),
+        (["evaluate", "--grades", "g.csv", "--ks", "1", "--out", "e.txt"], "flopstat: --out e.txt: unknown format; use .csv or .parquet"),
+        (["evaluate", "--grades", "g.csv", "--ks", "1", "--out", "."], "flopstat: --out .: unknown format"),
+        (["evaluate", "--grades", "g.csv", "--ks", "1"], "flopstat: Missing option '--out'. See "),
+        (["evaluate", "--grade", "g.csv", "--ks", "1"], "flopstat: No such option: --grade"),
+        (["no\x1b[2Jthing"], "flopstat: No such command 'no\\x1b[2Jthing'. See "),
+        (["grade", "--problems", "p", "--samples", "s", "--out", "/proc/x.csv"], "flopstat: --out /proc/x.csv: can't be written ("),
+        (["grade", "--problems", "p", "--samples", "s", "--out", "/dev/null/x.csv"], "flopstat: --out /dev/null/x.csv: can't be written ("),
+        (["import", "csv", "absent.csv", "--out", "x.csv"], "flopstat: --out x.csv: unknown format; use .parquet"),
+        (["archive", "--study", "absent", "--out", "."], "flopstat: --out .: is there, and no file"),
+        (["archive", "--study", "absent", "--out", "/dev/null"], "flopstat: --out /dev/null: is there, and no file"),
+        (["archive", "--study", "absent", "--out", "a" * 300], "flopstat: --out aaa"),
+        (["fit", "--law", "hoffmann", "--data", "d.csv", "--out", "."], "flopstat: --out .: is there, and no file"),
+        (["fit", "--law", "hoffmann", "--data", "d", "--random-starts", "99999999999"], "flopstat: Invalid value for '--random-starts'"),
+        (["fit", "--law", "hoffmann", "--data", "d", "--replicates", "9999999999999"], "flopstat: Invalid value for '--replicates'"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, message):
@@ -72,3 +88,8 @@ def test_a_hostile_log_can_not_steer_the_terminal(tmp_path):
         said = done.stdout + done.stderr
         assert "m\\x1b[2J" in said
         assert said.replace("\n", "").isprintable()
+
+
+def test_a_pipe_that_closes_and_no_command_at_all(root):
+    assert subprocess.run(f"{sys.executable} -m flopstat.cli laws | head -1", shell=True, capture_output=True, check=False).stderr == b""
+    assert "Usage" in python("-m", "flopstat.cli").stdout

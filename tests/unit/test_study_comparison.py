@@ -166,5 +166,31 @@ def test_command_line_of_recommend_and_compare(folder, monkeypatch, capsys, tmp_
     code, out = run(monkeypatch, capsys, "compare", a, a, "--fail-on", "worse", "--json")
     assert code == 0
     assert json.loads(out.out)["verdict"] == "not separable"
+    with np.errstate(all="raise"):  # no ratio beyond floats
+        code, out = run(monkeypatch, capsys, "recommend", "--study", a, "--flops", 1e-300)
+    assert (code, out.err.count("\n")) == (2, 1)
+    assert "the nearest that can be met is --flops" in out.err
     (b / "run.json").write_text("{}")
     assert run(monkeypatch, capsys, "compare", a, b)[0] == 2
+
+
+def test_names_in_tables_steer_no_terminal(folder, monkeypatch, capsys):
+    """Tables from elsewhere may hold any name."""
+    acts, places = "ladder\x1b[2J\x1b]0;pwn\x07\u202e", [folder("a\x1b[2J"), folder("b", worse=0.4)]
+    for place in places:
+        for table, file in (("configurations", "configurations.csv"), ("cells", "cells.parquet")):
+            there = tables.read(table, place / file)
+            for column in {"arm", "model"} & set(there):
+                there[column] = there[column].str.replace("ladder", acts)
+            tables.write(there, table, place / file)
+        config = json.loads((place / "run.json").read_text(encoding="utf-8"))
+        (place / "run.json").write_text(json.dumps(config | {"config": config["config"] | {"study": acts}}), encoding="utf-8")
+    for arguments in (
+        ("recommend", "--study", places[0], "--flops", 1e9),
+        ("compare", *places),
+        ("recommend", "--study", places[0], "--flops", 1),
+    ):
+        code, out = run(monkeypatch, capsys, *arguments)
+        assert code == (2 if arguments[-1] == 1 else 0)
+        assert r"\x1b[2J" in out.out + out.err
+        assert (out.out + out.err).replace("\n", "").isprintable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,7 @@ def read(path: Path, law: Law, mapping: Sequence[str], drop_highest: str | None 
         )
     if drop_highest is not None:
         column, sign, count = drop_highest.rpartition(":")
-        if not sign or column not in columns or not count.isdigit():
+        if not sign or column not in columns or not re.fullmatch("[0-9]{1,9}", count):
             raise InputError(f"--drop-highest {drop_highest!r}: write COLUMN:n with a column of {path} and a whole number")
         keep = np.argsort(_column(table, column, "--drop-highest"), kind="stable")[: max(0, len(table) - int(count))]
         table = table.iloc[np.sort(keep)]

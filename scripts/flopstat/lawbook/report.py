@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from flopstat.errors import printable
 from flopstat.lawbook.catalogue import Law
 from flopstat.lawbook.optimum import with_inference
 from flopstat.lawbook.refutation import Sensitivity
@@ -34,12 +35,14 @@ def listed(laws: Iterable[Law]) -> list[dict[str, Any]]:
 def table(laws: Iterable[Law]) -> Any:
     """The catalogue as a rich table."""
     from rich.table import Table
+    from rich.text import Text
 
     out = Table(title="laws; `flopstat laws NAME` explains one")
     for name in ("id", "what it says", "formula", "source"):
         out.add_column(name, overflow="fold")
     for law in laws:
-        out.add_row(law.id, law.title, f"{law.response.name} = {law.formula}", law.source.split(",")[0])
+        row = (law.id, law.title, f"{law.response.name} = {law.formula}", law.source.split(",")[0])
+        out.add_row(*(Text(printable(text)) for text in row))  # a study's own law may hold anything
     return out
 
 
