@@ -273,8 +273,8 @@ def evaluate(
     numbers = [part.strip() for part in ks.split(",")]
     if not all(re.fullmatch("[1-9][0-9]{0,8}", part) for part in numbers):
         raise InputError(f"--ks {ks!r}: not a list of positive integers; write it like 1,2,4")
-    if not 0.5 < confidence < 1:
-        raise InputError(f"--confidence {confidence}: must lie between 0.5 and 1")
+    if not 0.5 < confidence <= 0.999999:  # as statistics.confidence
+        raise InputError(f"--confidence {confidence}: must lie between 0.5 and 1, at most 0.999999")
     names = [part.strip() for part in strategies.split(",")]
     table = evaluate_grades(grades, [int(part) for part in numbers], names, branches, strata, confidence)
     tables.write(table, "evaluation", out)

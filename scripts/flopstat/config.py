@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import datetime
 import functools
-import math
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +81,15 @@ def _refuse_endless(config: Any) -> None:
 
 
 def _refuse_what_acts(value: Any, where: str) -> None:
-    """Refuse what passes a schema: .nan, .inf, and texts that act where they are shown (Snakemake's report puts params in a script)."""
+    """Refuse what passes a schema: numbers that no float holds, texts that act where they are shown (Snakemake puts params in a script)."""
     if isinstance(value, dict):
         for key, item in value.items():
             _refuse_what_acts(item, f"{where}.{key}" if where else str(key))
     elif isinstance(value, list):
         for i, item in enumerate(value):
             _refuse_what_acts(item, f"{where}.{i}")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise InputError(f"{where}: {value} is not a finite number")
+    elif isinstance(value, int | float) and not abs(value) <= sys.float_info.max:  # whole numbers are of any length
+        raise InputError(f"{where}: {str(value)[:20]} is not a finite number")
     elif isinstance(value, str) and LONE_SURROGATE.search(value):
         raise InputError(f"{where}: holds half of a surrogate pair, which UTF-8 has no form for; leave it out")
     elif isinstance(value, str) and (found := _OBEYED.search(value)) is not None:

@@ -50,6 +50,10 @@ def test_light_commands_import_nothing_heavy(root, command, heavy):
         (["study-name", "absent.yaml"], "flopstat: absent.yaml: no such config file"),
         (["evaluate", "--grades", "g.csv", "--ks", "²", "--out", "e.csv"], "flopstat: --ks '²': not a list of positive integers"),
         (["evaluate", "--grades", "g.csv", "--ks", "1" * 5000, "--out", "e.csv"], "flopstat: --ks '111"),
+        (
+            ["evaluate", "--grades", "g.csv", "--ks", "1", "--confidence", "0.9999999999999999", "--out", "e.csv"],
+            "flopstat: --confidence 0.9999999999999999: must lie between 0.5 and 1, at most 0.999999",
+        ),
         (["evaluate", "--grades", "g.csv", "--ks", "1", "--out", "e.txt"], "flopstat: --out e.txt: unknown format; use .csv or .parquet"),
         (["evaluate", "--grades", "g.csv", "--ks", "1", "--out", "."], "flopstat: --out .: unknown format"),
         (["evaluate", "--grades", "g.csv", "--ks", "1"], "flopstat: Missing option '--out'. See "),
