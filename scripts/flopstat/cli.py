@@ -293,7 +293,7 @@ def import_(
     as_json: Annotated[bool, typer.Option("--json", help="Print the account as JSON.")] = False,
 ) -> None:
     """Turn samples that another tool drew into the Sample form; what is not known is null, what is dropped is listed."""
-    _check_place("--out", out, (".parquet",))
+    _check_place("--out", out)
     from flopstat.importers.samples import Declared, import_samples
 
     done = import_samples(kind, path, out, Declared(model, n_params, precision), only)

@@ -61,7 +61,7 @@ def test_light_commands_import_nothing_heavy(root, command, heavy):
         (["no\x1b[2Jthing"], "flopstat: No such command 'no\\x1b[2Jthing'. See "),
         (["grade", "--problems", "p", "--samples", "s", "--out", "/proc/x.csv"], "flopstat: --out /proc/x.csv: can't be written ("),
         (["grade", "--problems", "p", "--samples", "s", "--out", "/dev/null/x.csv"], "flopstat: --out /dev/null/x.csv: can't be written ("),
-        (["import", "csv", "absent.csv", "--out", "x.csv"], "flopstat: --out x.csv: unknown format; use .parquet"),
+        (["import", "csv", "absent.csv", "--out", "x.csv"], "flopstat: --out x.csv: a name that ends in .parquet is wanted"),
         (["archive", "--study", "absent", "--out", "."], "flopstat: --out .: is there, and no file"),
         (["archive", "--study", "absent", "--out", "/dev/null"], "flopstat: --out /dev/null: is there, and no file"),
         (["archive", "--study", "absent", "--out", "a" * 300], "flopstat: --out aaa"),
