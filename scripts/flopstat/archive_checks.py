@@ -177,7 +177,7 @@ def _read(path: Path, most: float = math.inf) -> pa.Table:
         if n_bytes > bundle.ALLOWANCE + bundle.MAX_RATIO * size:
             raise InputError(f"{where}: {n_bytes} bytes of text, far more than a file of its size should hold; {_AGAIN}")
         return table.cast(schema)
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:  # the last of names of columns
         raise InputError(f"{where}: not a parquet file ({' '.join(str(error).split())[:100]}); {_AGAIN}") from None
 
 

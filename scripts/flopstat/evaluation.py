@@ -37,6 +37,14 @@ from flopstat.strategies import (
 KEYS = ("model", "precision", "T")
 TEXTS = ("problem_id", "answer", "state", "split")
 NEEDED = ("problem_id", *KEYS, "sample", "answer", "state", "correct")
+NUMBERS = {"T": "whole numbers", "sample": "whole numbers", "variant": "whole numbers", "correct": "true or false"} | dict.fromkeys(
+    SCORES, "numbers"
+)
+FITS = {
+    "whole numbers": (pa.types.is_integer,),
+    "true or false": (pa.types.is_boolean,),
+    "numbers": (pa.types.is_floating, pa.types.is_integer, pa.types.is_null),
+}
 SEED = 20261121
 REPLICATES = 1000
 FIRST_REPEATS, MOST_REPEATS = 8, 256  # permutations of each problem's samples
@@ -103,10 +111,15 @@ def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
         missing = [name for name in columns if name not in there]
         if missing:
             raise InputError(f"{path}: lacks the column {missing[0]}; grades need {', '.join(NEEDED)}")
+        for name, wanted in NUMBERS.items():
+            if name in there and not any(fits(data.schema.field(name).type) for fits in FITS[wanted]):
+                raise InputError(f"{path}: column {name} is of type {data.schema.field(name).type}, {wanted} are wanted")
         optional = [name for name in (*SCORES, "split", "variant") if name in there]
-        yield from data.to_batches(columns=list(dict.fromkeys([*columns, *optional])))
-    except (pa.ArrowInvalid, FileNotFoundError) as error:
-        raise InputError(f"{path}: not readable as grades ({str(error).splitlines()[0]})") from None
+        for batch in data.to_batches(columns=list(dict.fromkeys([*columns, *optional]))):
+            batch.validate(full=True)  # texts are UTF-8
+            yield batch
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of names of columns
+        raise InputError(f"{path}: not readable as grades ({' '.join(str(error).split())[:100]}); grade the samples again") from None
 
 
 def read_grades(path: Path, strata: str | None = None) -> tuple[list[Graded], dict[tuple[str, str, int], Pool]]:

@@ -362,6 +362,16 @@ def with_text(name, text):
     return lambda folder: (folder / name).write_text(text)
 
 
+def with_bytes(old, new):
+    """The same file but for some bytes, which its pages' own checks do not cover: those of its footer."""
+
+    def change(folder):
+        path = folder / "samples" / f"{ARMS[0]}.parquet"
+        path.write_bytes(path.read_bytes().replace(old, new))
+
+    return change
+
+
 def with_card(**values):
     def change(folder):
         path = folder / "models" / "ladder-30k.json"
@@ -406,6 +416,7 @@ LIES = {
     "no ending": (with_column("finish_reason", None), "not a table of samples"),
     "a column less": (without_column("finish_reason"), "not a table of samples"),
     "no parquet": (with_text(f"samples/{ARMS[0]}.parquet", "PAR1 not PAR1"), "not a parquet file"),
+    "a column whose name is no text": (with_bytes(b"finish_reason", b"\x80inish_reason"), "not a parquet file"),  # found by fuzzing
     "no card": (with_text("models/ladder-30k.json", "[]"), "no model card"),
     "deep card": (with_text("models/ladder-30k.json", "[" * 100_000), "no model card"),
     "card of another model": (with_card(name="other"), "card of another model"),

@@ -1,8 +1,12 @@
 """`flopstat evaluate`: grades of any origin, streamed; the numbers are those of the estimators."""
 
+import contextlib
+
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from flopstat import evaluation, tables
@@ -186,3 +190,21 @@ def test_command_line(tmp_path, grades):
         run = CliRunner().invoke(app, ["evaluate", "--grades", str(file), "--out", str(out), *arguments])
         assert isinstance(run.exception, InputError), (arguments, run.output)
         assert message in str(run.exception)
+    table = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
+    for column, value in (("T", "many"), ("sample", 0.5), ("correct", 2), ("variant", "a")):
+        table.assign(**{column: value}).to_parquet(tmp_path / "wrong.parquet")
+        run = CliRunner().invoke(app, ["evaluate", "--grades", str(tmp_path / "wrong.parquet"), "--out", str(out), "--ks", "1"])
+        assert f"column {column} is of type" in str(run.exception)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(at=st.integers(0, 10**6), byte=st.integers(0, 255), cut=st.booleans())
+def test_damaged_grades_are_refused_in_one_line(tmp_path, at, byte, cut):
+    rows = {"problem_id": ["a"] * 4 + ["b"] * 4, "sample": [0, 1, 2, 3] * 2, "model": "m", "precision": "fp32", "T": 8, "answer": "5"}
+    file = tmp_path / "grades.parquet"
+    pd.DataFrame(rows | {"state": "answered", "correct": [True, False] * 4}).to_parquet(file)
+    data = bytearray(file.read_bytes())
+    data[at % len(data)] = byte
+    file.write_bytes(data[: at % len(data)] if cut else data)
+    with contextlib.suppress(InputError):
+        evaluation.evaluate_grades(file, [1, 2], ["single", "majority"])
