@@ -291,7 +291,7 @@ def test_another_tokenizer_than_was_described_is_not_archived(study, packed, tmp
     archive.pack_study(folder, tmp_path / "x.tar.zst")
     tokenizer = folder / "tokenizers" / "ladder-30k" / "tokenizer.json" if restored else tmp_path / "model" / "tokenizer.json"
     tokenizer.write_bytes(tokenizer.read_bytes() + b"\n")
-    with pytest.raises(InputError, match="damaged" if restored else "the tokenizer of ladder-30k changed since it was described"):
+    with pytest.raises(InputError, match="damaged" if restored else "tokenizer, chat template or config of ladder-30k changed since"):
         archive.pack_study(folder, tmp_path / "x.tar.zst")
 
 

@@ -398,5 +398,5 @@ def test_what_no_user_can_act_on_is_not_said(qwen_like, tmp_path):
 def test_every_precision_of_the_schema_is_known():
     """The table and the schema name the same precisions; `unknown` is for imported samples, which nothing is loaded for."""
     pattern = config.schema()["properties"]["models"]["items"]["properties"]["precisions"]["items"]["pattern"]
-    names = pattern.strip("^()$").replace("(nf4|fp4)(-dq)?", "nf4|fp4|nf4-dq|fp4-dq").split("|")
+    names = pattern.removeprefix("^(").removesuffix(r")$(?!\n)").replace("(nf4|fp4)(-dq)?", "nf4|fp4|nf4-dq|fp4-dq").split("|")
     assert set(names) == {*QUANTIZED, "fp32", "bf16", "fp16", "rtn[2-8]", "gguf-[a-z0-9_]+", config.UNKNOWN}

@@ -44,7 +44,10 @@ def test_neither_the_clock_nor_chance_changes_a_prompt(tokenizer):
         ("{{ raise_exception('no\nsystem') }}", r"\(no system\)"),
         ("{{ '\\ud800' }}", "UnicodeEncodeError"),
         ("{{ 'x' * 20000000 }}", "a prompt of 20000000 characters"),
-        ("{% set n = namespace(s='x' * 1000) %}{% for a in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}", "MemoryError"),
+        (
+            "{% set n = namespace(s='x' * 1000) %}{% for a in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
+            "MemoryError|takes more than",
+        ),
         ("{{ 9 ** (9 ** 9) }}", "takes more than 0.5 s for a prompt; check its chat_template"),
         ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "takes more than 0.5 s for a prompt"),
     ],
