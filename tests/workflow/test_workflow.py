@@ -28,6 +28,7 @@ STUDIES = {
     "smollm2-gsm8k": ["config/studies/smollm2-gsm8k.yaml"],
     "qwen2.5-gsm8k": ["config/studies/qwen2.5-gsm8k.yaml"],
     "qwen2.5-gsm8k-colab-t4": ["config/studies/qwen2.5-gsm8k.yaml", "config/personas/colab-t4.yaml"],
+    "qwen2.5-gsm8k-published": ["config/studies/qwen2.5-gsm8k.yaml", "config/personas/gsm8k-published.yaml"],
     "qwen2.5-gsm8k-rtx4090": ["config/studies/qwen2.5-gsm8k.yaml", "config/personas/rtx4090.yaml"],
 }
 SMALL = {
